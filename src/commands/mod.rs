@@ -1,0 +1,30 @@
+//! From argv to library calls: one file a verb. No clap type goes below this room.
+
+mod output;
+
+use crate::error::Result;
+use clap::{Parser, Subcommand};
+
+/// Warms a volume made from a snapshot ahead of the boot that reads it.
+#[derive(Debug, Parser)]
+#[command(name = "ebs-prewarm", version, max_term_width = 100)]
+pub struct Cli {
+    /// How much to log on stderr: error, warn, info, debug, trace
+    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL")]
+    pub log: tracing::level_filters::LevelFilter,
+    /// Print one JSON document on stdout instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {}
+
+/// Runs the verb; what it prints on stdout is its result.
+pub fn run(cli: Cli) -> Result<()> {
+    let output = output::Output { json: cli.json };
+    let _ = output;
+    match cli.verb {}
+}

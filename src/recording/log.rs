@@ -1,0 +1,158 @@
+//! From issues and completions to first touches.
+
+use super::{Flags, Header, PROCESSES_MAX, Packed, Recording, TOUCHES_MAX, Touch};
+use crate::extent::{Extent, ExtentSet};
+use std::collections::HashMap;
+
+/// Requests in flight that are remembered; no queue is that deep, so more means lost completions.
+const IN_FLIGHT_MAX: usize = 1 << 16;
+
+#[derive(Debug)]
+struct InFlight {
+    issued_us: u64,
+    /// Index of the first touch it made, and how many.
+    touch: usize,
+    pieces: usize,
+}
+
+/// Takes block events in order of time, keeps first touches.
+#[derive(Debug, Default)]
+pub struct TouchLog {
+    seen: ExtentSet,
+    touches: Vec<Packed>,
+    processes: Vec<String>,
+    process_ids: HashMap<String, u16>,
+    in_flight: HashMap<u64, InFlight>,
+    /// Issues and completions taken.
+    pub events: u64,
+    /// First touches that did not fit.
+    pub overflowed: u64,
+}
+
+impl TouchLog {
+    /// An empty log.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// First touches so far.
+    pub fn len(&self) -> usize {
+        self.touches.len()
+    }
+
+    /// Whether nothing was touched yet.
+    pub fn is_empty(&self) -> bool {
+        self.touches.is_empty()
+    }
+
+    /// A request was sent to the device. A discard is no touch, and what it drops is no longer seen as cold.
+    pub fn issue(&mut self, time_us: u64, extent: Extent, flags: Flags, process: &str) {
+        self.events += 1;
+        let touch = self.touches.len();
+        if self.seen.covers(extent) {
+            return;
+        }
+        let process = self.process_id(process);
+        if !flags.has(Flags::DISCARD) {
+            for piece in self.seen.missing_from(extent) {
+                let packed = Packed::new(Touch { extent: piece, time_us, latency_us: None, flags, process });
+                match packed {
+                    Some(packed) if self.touches.len() < TOUCHES_MAX => self.touches.push(packed),
+                    _ => self.overflowed += 1,
+                }
+            }
+        }
+        self.seen.insert(extent);
+        let pieces = self.touches.len() - touch;
+        if pieces > 0 && self.in_flight.len() < IN_FLIGHT_MAX {
+            self.in_flight.insert(extent.start(), InFlight { issued_us: time_us, touch, pieces });
+        }
+    }
+
+    /// The request that starts at a sector was completed.
+    pub fn complete(&mut self, time_us: u64, start: u64) {
+        self.events += 1;
+        if let Some(request) = self.in_flight.remove(&start) {
+            for packed in &mut self.touches[request.touch..request.touch + request.pieces] {
+                packed.set_latency(time_us.saturating_sub(request.issued_us));
+            }
+        }
+    }
+
+    /// The recording; the header's event counts are filled in.
+    pub fn finish(mut self, mut header: Header) -> Recording {
+        header.events = self.events;
+        header.overflowed = self.overflowed;
+        // Rings of several CPUs are drained in turn, so neighbours may be out of order.
+        self.touches.sort_by_key(|packed| packed.unpack().time_us);
+        Recording { header, processes: self.processes, touches: self.touches }
+    }
+
+    fn process_id(&mut self, name: &str) -> u16 {
+        if let Some(&id) = self.process_ids.get(name) {
+            return id;
+        }
+        let name = if self.processes.len() < PROCESSES_MAX { name } else { "?" };
+        if let Some(&id) = self.process_ids.get(name) {
+            return id;
+        }
+        let id = self.processes.len() as u16;
+        self.processes.push(name.into());
+        self.process_ids.insert(name.into(), id);
+        id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(start: u64, sectors: u64) -> Extent {
+        Extent::at(start, sectors).unwrap()
+    }
+
+    #[test]
+    fn only_first_touches_are_kept_each_with_its_latency() {
+        let mut log = TouchLog::new();
+        log.issue(10, at(0, 8), Flags::READ, "init");
+        log.issue(11, at(4, 8), Flags::READ, "init");
+        log.complete(40, 0);
+        log.complete(60, 4);
+        log.issue(70, at(0, 12), Flags::READ, "sh");
+        log.complete(80, 0);
+        let recording = log.finish(Header::default());
+        let touches: Vec<Touch> = recording.touches().collect();
+        assert_eq!(touches.len(), 2);
+        assert_eq!((touches[0].extent, touches[0].latency_us), (at(0, 8), Some(30)));
+        assert_eq!((touches[1].extent, touches[1].latency_us), (at(8, 4), Some(49)));
+        assert_eq!(recording.header.events, 6);
+    }
+
+    #[test]
+    fn a_requeued_request_keeps_its_first_issue() {
+        let mut log = TouchLog::new();
+        log.issue(10, at(0, 8), Flags::READ, "a");
+        log.issue(20, at(0, 8), Flags::READ, "a");
+        log.complete(30, 0);
+        let recording = log.finish(Header::default());
+        assert_eq!(recording.touches().next().unwrap().latency_us, Some(20));
+    }
+
+    #[test]
+    fn a_million_touches_fit_the_memory_they_are_given() {
+        assert_eq!(size_of::<Packed>(), 24);
+        let mut log = TouchLog::new();
+        for n in 0..100_000u64 {
+            log.issue(n, at(n * 1_000_003 % 10_000_000 * 8, 8), Flags::READ, "fio");
+            log.complete(n + 1, n * 1_000_003 % 10_000_000 * 8);
+        }
+        assert_eq!(log.len(), 100_000);
+        assert!(log.in_flight.is_empty());
+    }
+
+    #[test]
+    fn letters_of_the_kernel_become_flags() {
+        assert_eq!(Flags::from_rwbs(b"RAM\0\0\0"), Flags::READ.with(Flags::READ_AHEAD).with(Flags::METADATA));
+        assert_eq!(Flags::from_rwbs(b"WFS\0"), Flags::WRITE.with(Flags::SYNC));
+    }
+}
