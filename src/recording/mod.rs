@@ -3,6 +3,7 @@
 //! Holds: a sector is touched first once; memory is bounded by [`TOUCHES_MAX`]; nothing is lost silently (what
 //! did not fit, did not match or was overwritten in the ring is counted). No file access, no clock.
 
+pub mod format;
 mod log;
 
 pub use log::TouchLog;
@@ -123,7 +124,7 @@ pub struct Header {
 impl Header {
     /// Events that were lost in any way.
     pub fn lost(&self) -> u64 {
-        self.lost_by_cpu.iter().sum::<u64>() + self.overflowed
+        self.lost_by_cpu.iter().fold(self.overflowed, |sum, lost| sum.saturating_add(*lost))
     }
 }
 
@@ -180,11 +181,16 @@ impl Packed {
         let sectors = self.sectors_and_time & SECTORS_MAX;
         Touch {
             extent: Extent::at(self.start, sectors).expect("packed from an extent"),
-            time_us: self.sectors_and_time >> SECTOR_BITS,
+            time_us: self.time_us(),
             latency_us: (self.latency_us != u32::MAX).then_some(self.latency_us),
             flags: Flags(self.flags),
             process: self.process,
         }
+    }
+
+    /// When it was issued.
+    fn time_us(self) -> u64 {
+        self.sectors_and_time >> SECTOR_BITS
     }
 
     fn set_latency(&mut self, latency_us: u64) {
