@@ -5,6 +5,7 @@
 pub mod codec;
 pub mod cold;
 pub mod commands;
+pub mod device;
 pub mod error;
 pub mod extent;
 pub mod profile;
