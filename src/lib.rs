@@ -8,6 +8,7 @@ pub mod commands;
 pub mod device;
 pub mod error;
 pub mod extent;
+pub mod plan;
 pub mod profile;
 pub mod recording;
 pub mod units;
