@@ -6,6 +6,7 @@ pub mod codec;
 pub mod cold;
 pub mod commands;
 pub mod device;
+pub mod engine;
 pub mod error;
 pub mod extent;
 pub mod plan;
