@@ -5,8 +5,11 @@
 pub mod codec;
 pub mod cold;
 pub mod commands;
+pub mod device;
+pub mod engine;
 pub mod error;
 pub mod extent;
+pub mod plan;
 pub mod profile;
 pub mod recording;
 pub mod units;

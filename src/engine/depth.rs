@@ -1,0 +1,132 @@
+//! How many reads are in flight. A pure step function over completions.
+//!
+//! `auto` doubles from [`INITIAL`] while that raises the rate of completions, and stays where it stops doing so:
+//! beyond the knee, more in flight only makes each read, the boot's own among them, wait longer.
+
+/// Where `auto` starts: the fetches at once of the smallest volume in the facts.
+pub const INITIAL: u32 = 64;
+/// Where it ends: the fetches at once of the largest.
+pub const MAX: u32 = 256;
+/// Largest depth that can be asked for: io_uring's rings stay under 1 MiB.
+pub const LIMIT: u32 = 4096;
+/// A doubling must raise the rate by this much to be kept: half of what noise of 128 completions can do is 9 %.
+const GAIN: f64 = 1.10;
+
+/// Reads in flight, fixed or found.
+#[derive(Clone, Debug)]
+pub struct Depth {
+    initial: u32,
+    limit: u32,
+    largest: u32,
+    max: u32,
+    searching: bool,
+    window_start_ns: u64,
+    window: u32,
+    best_rate: f64,
+}
+
+impl Depth {
+    /// Always the same.
+    pub fn fixed(depth: u32) -> Self {
+        let depth = depth.clamp(1, LIMIT);
+        Self::start(depth, depth, false)
+    }
+
+    /// Finds itself.
+    pub fn auto() -> Self {
+        Self::start(INITIAL, MAX, true)
+    }
+
+    fn start(initial: u32, max: u32, searching: bool) -> Self {
+        Depth {
+            initial,
+            limit: initial,
+            largest: initial,
+            max,
+            searching,
+            window_start_ns: 0,
+            window: 0,
+            best_rate: 0.0,
+        }
+    }
+
+    /// Reads that may be in flight now.
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Where it started.
+    pub fn initial(&self) -> u32 {
+        self.initial
+    }
+
+    /// The most it allowed so far.
+    pub fn largest(&self) -> u32 {
+        self.largest
+    }
+
+    /// The most it will ever allow.
+    pub fn max(&self) -> u32 {
+        self.max
+    }
+
+    /// A read ended well.
+    pub fn on_completion(&mut self, now_ns: u64) {
+        if !self.searching {
+            return;
+        }
+        self.window += 1;
+        // A window is two rounds: the first still shows the depth before.
+        if self.window < 2 * self.limit {
+            return;
+        }
+        let elapsed_ns = now_ns.saturating_sub(self.window_start_ns).max(1);
+        let rate = f64::from(self.window) / elapsed_ns as f64;
+        (self.window, self.window_start_ns) = (0, now_ns);
+        if rate < self.best_rate * GAIN {
+            self.searching = false;
+            return;
+        }
+        self.best_rate = rate;
+        self.limit = (self.limit * 2).min(self.max);
+        self.largest = self.largest.max(self.limit);
+        self.searching = self.limit < self.max;
+    }
+
+    /// The device refused a read while so many others were in flight: never more than those again.
+    pub fn on_refusal(&mut self, in_flight: u32) {
+        self.limit = in_flight.clamp(1, self.limit);
+        self.searching = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_grows_while_that_helps() {
+        let mut depth = Depth::auto();
+        // A storage that serves 1,000 reads a second at 64, twice that at 128, and no more beyond.
+        let mut now_ns = 0;
+        for _ in 0..5_000 {
+            now_ns += 1_000_000_000 / (u64::from(depth.limit()) * 1_000 / 64).min(2_000);
+            depth.on_completion(now_ns);
+        }
+        assert_eq!(depth.limit(), 256, "one step beyond the knee is tried and kept");
+        let mut slow = Depth::auto();
+        for n in 0..5_000u64 {
+            slow.on_completion(n * 1_000_000);
+        }
+        assert_eq!(slow.limit(), 128);
+    }
+
+    #[test]
+    fn a_refusal_is_a_ceiling() {
+        let mut depth = Depth::fixed(256);
+        depth.on_refusal(127);
+        assert_eq!((depth.limit(), depth.largest()), (127, 256));
+        depth.on_refusal(0);
+        assert_eq!(depth.limit(), 1);
+    }
+}
