@@ -1,6 +1,7 @@
 //! From argv to library calls: one file a verb. No clap type goes below this room.
 
 mod output;
+mod record;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
@@ -20,11 +21,14 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    Record(record::Args),
+}
 
 /// Runs the verb; what it prints on stdout is its result.
 pub fn run(cli: Cli) -> Result<()> {
     let output = output::Output { json: cli.json };
-    let _ = output;
-    match cli.verb {}
+    match cli.verb {
+        Verb::Record(args) => record::run(args, output),
+    }
 }

@@ -5,8 +5,10 @@
 
 pub mod format;
 mod log;
+mod summary;
 
 pub use log::TouchLog;
+pub use summary::{Stall, Summary};
 
 use crate::extent::Extent;
 use crate::volume::Identity;
