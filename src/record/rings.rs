@@ -6,7 +6,7 @@
 use super::format::{EventLayout, PAGE_BYTES_MAX, PageLayout};
 use super::merge::{HOLD_BACK_NS, Merge};
 use super::page::{Event, PageFacts, PageReader};
-use super::tracefs::Instance;
+use super::tracefs::{Instance, read_whole};
 use crate::error::{Context, Error, Result};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -147,8 +147,8 @@ impl Ring {
 
     /// Events lost by this ring since it was made.
     fn lost(&self) -> Result<u64> {
-        let text = std::fs::read_to_string(&self.stats)
-            .context(|| format!("failed to read `{}`", self.stats.display()))?;
+        let text =
+            read_whole(&self.stats).context(|| format!("failed to read `{}`", self.stats.display()))?;
         Ok(lost_in(&text).saturating_add(self.damaged_pages))
     }
 }

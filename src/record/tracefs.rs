@@ -5,7 +5,7 @@
 
 use crate::error::{Context, Error, Result};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -129,7 +129,7 @@ impl Instance {
     /// Reads a value or a description.
     pub fn read(&self, name: &str) -> Result<String> {
         let path = self.path(name);
-        fs::read_to_string(&path).map_err(|cause| refused("read", &path, cause))
+        read_whole(&path).map_err(|cause| refused("read", &path, cause))
     }
 
     /// Switches tracing off and removes the instance. All its files must be closed by then.
@@ -169,6 +169,26 @@ impl Drop for Instance {
             tracing::error!("{}", error.full_text());
         }
     }
+}
+
+/// A description or a list of counters; the longest has some 3 KiB.
+const TEXT_BYTES_MAX: usize = 64 << 10;
+
+/// Reads a file of tracefs. Some of them answer the first read alone, so that one must be large enough.
+pub fn read_whole(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut bytes = vec![0; TEXT_BYTES_MAX];
+    let mut length = 0;
+    while length < bytes.len() {
+        match file.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(length);
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Why tracefs said no, and what helps.
