@@ -1,0 +1,3 @@
+//! What the program does on real kernels: one binary, a module a room.
+
+mod record;
