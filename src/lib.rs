@@ -15,6 +15,7 @@ pub mod files;
 pub mod plan;
 pub mod process;
 pub mod profile;
+pub mod record;
 pub mod recording;
 pub mod report;
 pub mod units;

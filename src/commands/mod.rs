@@ -5,6 +5,7 @@ mod output;
 mod plan;
 mod progress;
 mod warm;
+mod record;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
@@ -27,6 +28,7 @@ pub struct Cli {
 enum Verb {
     Warm(warm::WarmArgs),
     Plan(plan::PlanArgs),
+    Record(record::Args),
 }
 
 /// Runs the verb; what it prints on stdout is its result.
@@ -35,5 +37,6 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Warm(args) => warm::run(args, output),
         Verb::Plan(args) => plan::run(args, output),
+        Verb::Record(args) => record::run(args, output),
     }
 }
