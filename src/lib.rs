@@ -7,6 +7,8 @@ pub mod cold;
 pub mod commands;
 pub mod error;
 pub mod extent;
+#[cfg(feature = "lab")]
+pub mod lab;
 pub mod profile;
 pub mod recording;
 pub mod units;

@@ -1,5 +1,7 @@
 //! From argv to library calls: one file a verb. No clap type goes below this room.
 
+#[cfg(feature = "lab")]
+mod lab;
 mod output;
 
 use crate::error::Result;
@@ -20,11 +22,19 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    /// The cold-volume emulator: an image that behaves like a volume made from a snapshot
+    #[cfg(feature = "lab")]
+    #[command(subcommand)]
+    Lab(lab::Lab),
+}
 
 /// Runs the verb; what it prints on stdout is its result.
 pub fn run(cli: Cli) -> Result<()> {
     let output = output::Output { json: cli.json };
     let _ = output;
-    match cli.verb {}
+    match cli.verb {
+        #[cfg(feature = "lab")]
+        Verb::Lab(lab) => lab::run(lab, output),
+    }
 }
