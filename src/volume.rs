@@ -14,7 +14,7 @@ pub const PARTITIONS_MAX: usize = 128;
 pub const NAME_BYTES_MAX: usize = 255;
 
 /// A partition, as the partition table and the filesystem on it name it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Partition {
     /// Number in the table, from 1.
     pub number: u32,
@@ -30,8 +30,8 @@ pub struct Partition {
     pub fs_uuid: Option<String>,
 }
 
-/// What a volume can be recognised by. All fields may be unknown but the size.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a volume can be recognised by. All fields may be unknown but the size, which orders them first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
     /// Size in sectors.
     pub sectors: u64,
@@ -174,6 +174,15 @@ impl Identity {
             });
         }
         Extent::at(start, sectors).ok_or(Difference::Smaller { have_sectors: self.sectors, want_sectors: 1 })
+    }
+
+    /// Whether `have` carries another partition table, where nothing else could tell: partitions and filesystems
+    /// are recognised by their own UUIDs, and a table may be given a new one when a disk grows.
+    pub fn other_table(&self, used: &[Region], have: &Identity) -> Option<Difference> {
+        let told = used.iter().any(|region| region.partuuid.is_some() || region.fs_uuid.is_some());
+        let want = self.table_uuid.as_ref().filter(|_| !told && !used.is_empty())?;
+        (have.table_uuid.as_ref() != Some(want))
+            .then(|| Difference::OtherTable { want: want.clone(), have: have.table_uuid.clone() })
     }
 }
 

@@ -1,7 +1,15 @@
 //! From argv to library calls: one file a verb. No clap type goes below this room.
 
+#[cfg(feature = "people")]
+mod bench;
+mod common;
+#[cfg(feature = "lab")]
+mod lab;
 mod output;
+mod plan;
+mod progress;
 mod record;
+mod warm;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
@@ -23,12 +31,26 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Record(record::Args),
+    Warm(warm::WarmArgs),
+    Plan(plan::PlanArgs),
+    #[cfg(feature = "people")]
+    Bench(bench::BenchArgs),
+    /// The cold-volume emulator: an image that behaves like a volume made from a snapshot
+    #[cfg(feature = "lab")]
+    #[command(subcommand)]
+    Lab(lab::Lab),
 }
 
 /// Runs the verb; what it prints on stdout is its result.
 pub fn run(cli: Cli) -> Result<()> {
     let output = output::Output { json: cli.json };
     match cli.verb {
+        Verb::Warm(args) => warm::run(args, output),
+        Verb::Plan(args) => plan::run(args, output),
         Verb::Record(args) => record::run(args, output),
+        #[cfg(feature = "people")]
+        Verb::Bench(args) => bench::run(args, output),
+        #[cfg(feature = "lab")]
+        Verb::Lab(lab) => lab::run(lab, output),
     }
 }

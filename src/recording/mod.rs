@@ -4,6 +4,7 @@
 //! did not fit, did not match or was overwritten in the ring is counted). No file access, no clock.
 
 pub mod format;
+pub mod import;
 mod log;
 mod summary;
 

@@ -1,0 +1,342 @@
+//! The profile for people: valid YAML whose last key is one literal block, an extent a line in warming order.
+//!
+//! Holds: what [`write`] gives, [`parse`] reads back to the same profile; a checksum over all but its own line
+//! guards the file; an error in a line names the line. A serde reader of a list of maps took 110 ms and 62 MB for
+//! 60,000 extents, so only the header goes through one, and the block is sliced and read by hand. The grammar is
+//! in profiles/FORMATS.md.
+
+use super::{EXTENTS_MAX, Entry, Profile, Stage};
+use crate::error::{Context, Error, Result};
+use crate::extent::Extent;
+use crate::volume::{Identity, Region};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+use std::ops::Range;
+
+/// The value of the key `format`.
+pub const FORMAT: &str = "ebs-prewarm-profile";
+/// The value of the key `version`.
+pub const VERSION: u64 = 1;
+/// Bytes before the block of extents: 4,096 recordings, 128 partitions and 64 stages take less.
+pub const HEADER_BYTES_MAX: usize = 2 << 20;
+
+/// The line that opens the block, the last key of the file.
+const BLOCK: &[u8] = b"extents: |";
+/// The fewest bytes that an extent's line takes.
+const LINE_BYTES_MIN: usize = b"  0 0 0 1 0 0".len();
+/// A number of more digits is refused before it can overflow.
+const DIGITS_MAX: usize = 18;
+
+/// What the header must say before anything else of it is read.
+#[derive(Deserialize)]
+struct Kind {
+    format: String,
+    version: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    #[serde(default, skip_serializing, rename = "format")]
+    _format: IgnoredAny,
+    #[serde(default, skip_serializing, rename = "version")]
+    _version: IgnoredAny,
+    #[serde(default, skip_serializing, rename = "checksum")]
+    _checksum: IgnoredAny,
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    volume: Option<Identity>,
+    regions: Vec<Region>,
+    #[serde(default)]
+    recordings: Vec<String>,
+    #[serde(default)]
+    events: u64,
+    #[serde(default)]
+    lost: u64,
+    stages: Vec<StageHeader>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StageHeader {
+    name: String,
+    extents: usize,
+}
+
+/// The file's text, for a profile that passes [`Profile::validate`].
+pub fn write(profile: &Profile) -> String {
+    let header = Header {
+        _format: IgnoredAny,
+        _version: IgnoredAny,
+        _checksum: IgnoredAny,
+        name: profile.name.clone(),
+        volume: profile.volume.clone(),
+        regions: profile.regions.clone(),
+        recordings: profile.recordings.clone(),
+        events: profile.events,
+        lost: profile.lost,
+        stages: profile
+            .stages
+            .iter()
+            .map(|stage| StageHeader { name: stage.name.clone(), extents: stage.entries.len() })
+            .collect(),
+    };
+    let header = serde_yaml::to_string(&header).expect("a header of strings and numbers is YAML");
+    let before = format!("format: {FORMAT}\nversion: {VERSION}\n");
+    let mut after = String::with_capacity(header.len() + profile.extents() * 32);
+    after.push_str(&header);
+    after.push_str("extents: |\n");
+    for (index, stage) in profile.stages.iter().enumerate() {
+        for entry in &stage.entries {
+            let Entry { region, extent, first_use_ms, stall_ms } = entry;
+            let (start, sectors) = (extent.start(), extent.sectors());
+            writeln!(after, "  {index} {region} {start} {sectors} {first_use_ms} {stall_ms}")
+                .expect("a string takes any text");
+        }
+    }
+    let sum = crc(&[before.as_bytes(), after.as_bytes()]);
+    format!("{before}{}{after}", checksum_line(sum))
+}
+
+fn crc(parts: &[&[u8]]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    hasher.finalize()
+}
+
+/// Quoted, or else a sum without a letter would be a number to YAML.
+fn checksum_line(sum: u32) -> String {
+    format!("checksum: \"{sum:08x}\"\n")
+}
+
+/// The profile in a file's bytes. The error names what is wrong and where, the caller adds the path.
+pub fn parse(bytes: &[u8]) -> Result<Profile> {
+    let (header, body_at) = split(bytes)?;
+    check_kind(header)?;
+    check_sum(bytes, header)?;
+    let header = read_header(header)?;
+    let counts: Vec<usize> = header.stages.iter().map(|stage| stage.extents).collect();
+    let profile = read_body(bytes, body_at, header)?;
+    for (stage, count) in profile.stages.iter().zip(counts) {
+        if stage.entries.len() != count {
+            let (name, found) = (&stage.name, stage.entries.len());
+            return Err(
+                failed(format!("stage `{name}` has {found} extents, the header says {count}")).hint(SEAL)
+            );
+        }
+    }
+    Ok(profile)
+}
+
+/// The file as it should be after an edit by hand: counts and checksum renewed, comments dropped.
+pub fn seal(bytes: &[u8]) -> Result<String> {
+    let (header, body_at) = split(bytes)?;
+    check_kind(header)?;
+    Ok(write(&read_body(bytes, body_at, read_header(header)?)?))
+}
+
+const SEAL: &str =
+    "after an edit by hand, run `ebs-prewarm profile seal` on it; otherwise copy the file again";
+
+fn failed(what: impl std::fmt::Display) -> Error {
+    Error::failed(format!("failed to read a profile: {what}"))
+}
+
+/// The header's text, and where the lines of extents begin.
+fn split(bytes: &[u8]) -> Result<(&str, usize)> {
+    if bytes.is_empty() {
+        return Err(failed("the file is empty"));
+    }
+    let mut at = 0;
+    loop {
+        // The header is short: a file of another kind is not searched to its end.
+        let rest = bytes.get(at..).filter(|rest| !rest.is_empty() && at <= HEADER_BYTES_MAX);
+        let Some(rest) = rest else {
+            return Err(failed("it does not start like one, or is cut short: no line says `extents: |`")
+                .hint("a profile is what `ebs-prewarm profile build` or `profile compile` writes"));
+        };
+        let (line, next) = match rest.iter().position(|byte| *byte == b'\n') {
+            Some(end) => (&rest[..end], at + end + 1),
+            None => (rest, bytes.len()),
+        };
+        if line.strip_suffix(b"\r").unwrap_or(line) == BLOCK {
+            let header = std::str::from_utf8(&bytes[..at]).map_err(|_| failed("its header is no UTF-8"))?;
+            return Ok((header, next));
+        }
+        at = next;
+    }
+}
+
+fn check_kind(header: &str) -> Result<()> {
+    let kind: Kind = serde_yaml::from_str(header).context(|| "failed to read the profile's header".into())?;
+    if kind.format != FORMAT {
+        return Err(failed(format!("its format is `{}`, not `{FORMAT}`", kind.format.escape_debug())));
+    }
+    if kind.version != VERSION {
+        return Err(failed(format!("its format version is {}", kind.version)).hint(format!(
+            "this build reads version {VERSION}; use the ebs-prewarm that wrote it, or a newer one"
+        )));
+    }
+    Ok(())
+}
+
+fn check_sum(bytes: &[u8], header: &str) -> Result<()> {
+    let mut found: Option<(Range<usize>, &str)> = None;
+    let mut at = 0;
+    for line in header.split_inclusive('\n') {
+        if line.starts_with("checksum:") {
+            if found.is_some() {
+                return Err(failed("it has two lines `checksum:`").hint(SEAL));
+            }
+            found = Some((at..at + line.len(), line));
+        }
+        at += line.len();
+    }
+    let (range, line) = found.ok_or_else(|| failed("it has no line `checksum:`").hint(SEAL))?;
+    if line != checksum_line(crc(&[&bytes[..range.start], &bytes[range.end..]])) {
+        return Err(failed("its checksum does not match").hint(SEAL));
+    }
+    Ok(())
+}
+
+fn read_header(header: &str) -> Result<Header> {
+    serde_yaml::from_str(header).context(|| "failed to read the profile's header".into())
+}
+
+fn read_body(bytes: &[u8], body_at: usize, header: Header) -> Result<Profile> {
+    let lines_max = EXTENTS_MAX.min((bytes.len() - body_at) / LINE_BYTES_MIN);
+    let stages = header
+        .stages
+        .into_iter()
+        .map(|stage| Stage { name: stage.name, entries: Vec::with_capacity(stage.extents.min(lines_max)) });
+    let mut profile = Profile {
+        name: header.name,
+        volume: header.volume,
+        regions: header.regions,
+        recordings: header.recordings,
+        events: header.events,
+        lost: header.lost,
+        stages: stages.collect(),
+    };
+    let mut lines = Lines { bytes, at: body_at };
+    lines.read(&profile.regions, &mut profile.stages).map_err(|what| {
+        let line = 1 + bytes[..lines.at.min(bytes.len())].iter().filter(|byte| **byte == b'\n').count();
+        failed(format!("line {line}: {what}"))
+    })?;
+    profile.validate()?;
+    Ok(profile)
+}
+
+/// The lines of the block, read one byte at a time.
+struct Lines<'a> {
+    bytes: &'a [u8],
+    /// The next byte; after an error, within the line that is wrong.
+    at: usize,
+}
+
+impl Lines<'_> {
+    fn read(&mut self, regions: &[Region], stages: &mut [Stage]) -> Result<(), String> {
+        let mut stage = 0;
+        let mut count = 0;
+        while self.at < self.bytes.len() {
+            let Some([in_stage, region, start, sectors, first_use_ms, stall_ms]) = self.line()? else {
+                continue;
+            };
+            let in_stage = usize::try_from(in_stage).unwrap_or(usize::MAX);
+            let region_at = usize::try_from(region).unwrap_or(usize::MAX);
+            let ends = regions.get(region_at).map(|region| region.sectors);
+            let extent = Extent::at(start, sectors);
+            let small = |value| u32::try_from(value).ok();
+            match (extent, ends, small(first_use_ms), small(stall_ms)) {
+                (Some(extent), Some(end), Some(first_use_ms), Some(stall_ms))
+                    if extent.end() <= end
+                        && (stage..stages.len()).contains(&in_stage)
+                        && count < EXTENTS_MAX =>
+                {
+                    stage = in_stage;
+                    count += 1;
+                    let region = region as u16;
+                    stages[stage].entries.push(Entry { region, extent, first_use_ms, stall_ms });
+                }
+                _ => {
+                    // The position is that of the line's end: back into it.
+                    self.at -= 1;
+                    return Err(match (extent, ends) {
+                        _ if in_stage >= stages.len() => format!("stage {in_stage} is not in the header"),
+                        _ if in_stage < stage => format!("stage {in_stage} comes after stage {stage}"),
+                        _ if count >= EXTENTS_MAX => format!("more than {EXTENTS_MAX} extents"),
+                        (_, None) => format!("region {region} is not in the header"),
+                        (None, _) => format!("{sectors} sectors from {start} are empty or overflow"),
+                        (Some(extent), Some(sectors)) if extent.end() > sectors => {
+                            format!("ends at sector {}, region {region} has {sectors}", extent.end())
+                        }
+                        _ => "a time is larger than 4294967295 ms".into(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The six numbers of a line; none in an empty line or a comment. Goes past the line's end.
+    #[inline]
+    fn line(&mut self) -> Result<Option<[u64; 6]>, String> {
+        let rest = &self.bytes[self.at..];
+        if !rest.starts_with(b"  ") {
+            return match rest {
+                [b'\n', ..] | [b'\r', b'\n', ..] => Ok(self.skip_line()),
+                _ => Err("does not start with two spaces".into()),
+            };
+        }
+        self.at += 2;
+        if self.bytes.get(self.at) == Some(&b'#') {
+            return Ok(self.skip_line());
+        }
+        let mut numbers = [0; 6];
+        for (index, number) in numbers.iter_mut().enumerate() {
+            if index > 0 {
+                match self.bytes.get(self.at) {
+                    Some(b' ') => self.at += 1,
+                    _ => return Err(GRAMMAR.into()),
+                }
+            }
+            *number = self.number()?;
+        }
+        match &self.bytes[self.at..] {
+            [] => self.at += 1,
+            [b'\n', ..] => self.at += 1,
+            [b'\r', b'\n', ..] => self.at += 2,
+            _ => return Err(GRAMMAR.into()),
+        }
+        Ok(Some(numbers))
+    }
+
+    fn skip_line<T>(&mut self) -> Option<T> {
+        let rest = &self.bytes[self.at..];
+        self.at += rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |end| end + 1);
+        None
+    }
+
+    #[inline]
+    fn number(&mut self) -> Result<u64, String> {
+        let from = self.at;
+        let mut value = 0;
+        while let Some(digit) = self.bytes.get(self.at).filter(|byte| byte.is_ascii_digit()) {
+            if self.at - from == DIGITS_MAX {
+                return Err(format!("a number has more than {DIGITS_MAX} digits"));
+            }
+            value = value * 10 + u64::from(digit - b'0');
+            self.at += 1;
+        }
+        if self.at == from {
+            return Err(GRAMMAR.into());
+        }
+        Ok(value)
+    }
+}
+
+const GRAMMAR: &str = "is not `STAGE REGION START SECTORS FIRST_USE_MS STALL_MS`";
+
+#[cfg(test)]
+mod tests;
