@@ -2,6 +2,8 @@
 //!
 //! The rooms, and which may name which, are in ARCHITECTURE.md.
 
+#[cfg(feature = "people")]
+pub mod bench;
 pub mod codec;
 pub mod cold;
 pub mod commands;
@@ -9,10 +11,15 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod extent;
+pub mod files;
 pub mod plan;
+pub mod process;
 pub mod profile;
+pub mod record;
 pub mod recording;
+pub mod report;
 pub mod units;
 pub mod volume;
+pub mod warm;
 
 pub use error::{Error, Kind, Result};

@@ -1,6 +1,11 @@
 //! From argv to library calls: one file a verb. No clap type goes below this room.
 
+mod common;
 mod output;
+mod plan;
+mod progress;
+mod warm;
+mod record;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
@@ -20,11 +25,18 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    Warm(warm::WarmArgs),
+    Plan(plan::PlanArgs),
+    Record(record::Args),
+}
 
 /// Runs the verb; what it prints on stdout is its result.
 pub fn run(cli: Cli) -> Result<()> {
     let output = output::Output { json: cli.json };
-    let _ = output;
-    match cli.verb {}
+    match cli.verb {
+        Verb::Warm(args) => warm::run(args, output),
+        Verb::Plan(args) => plan::run(args, output),
+        Verb::Record(args) => record::run(args, output),
+    }
 }

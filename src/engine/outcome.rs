@@ -76,7 +76,7 @@ pub struct Outcome {
     /// A sample of reads done: offset and latency in nanoseconds.
     pub samples: Vec<(u64, u64)>,
     sample_every: u64,
-    /// When the first read was submitted, on the source's clock.
+    /// When it began, on the source's clock.
     pub started_ns: u64,
     /// When it ended.
     pub ended_ns: u64,

@@ -6,8 +6,10 @@
 pub mod format;
 pub mod import;
 mod log;
+mod summary;
 
 pub use log::TouchLog;
+pub use summary::{Stall, Summary};
 
 use crate::extent::Extent;
 use crate::volume::Identity;

@@ -1,0 +1,194 @@
+//! `record`: which disk, until when, to which file.
+
+use super::output::Output;
+use crate::device::{Device, DeviceNumber, disk_path, whole_disk};
+use crate::error::{Context, Error, Result};
+use crate::extent::Extent;
+use crate::files;
+use crate::record::{Options, Session, Signals, Stopped, Stops, forward};
+use crate::recording::{Recording, Summary, format};
+use crate::units::parse_duration;
+use crate::volume::Identity;
+use clap::Parser;
+use serde::Serialize;
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// Record which blocks of a disk are touched, when, and how long each read waited
+///
+/// Stops at the first condition met: --for, --idle, --until-file, the end of COMMAND, SIGINT, SIGTERM or
+/// SIGHUP. Then the file is written, and COMMAND, if it still runs, is waited for. A signal is passed on to
+/// COMMAND. The exit code is 1 when COMMAND fails; the recording is written all the same.
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  ebs-prewarm record -o boot.rec --idle 10s
+  ebs-prewarm record -o app.rec --device /dev/nvme1n1 -- find /data -type f
+
+Needs root and tracefs (mount -t tracefs tracefs /sys/kernel/tracing).")]
+pub struct Args {
+    /// File to write; it appears whole or not at all
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Disk to record; a partition stands for its whole disk, `auto` for the disk that carries /
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: PathBuf,
+    /// Stop after this time
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    after: Option<Duration>,
+    /// Stop when there was no request for this time
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    idle: Option<Duration>,
+    /// Stop when this file exists
+    #[arg(long, value_name = "PATH")]
+    until_file: Option<PathBuf>,
+    /// Command to run and record; with --json its output goes to standard error
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Serialize)]
+struct Done {
+    file: PathBuf,
+    file_bytes: usize,
+    stopped: String,
+    #[serde(flatten)]
+    summary: Summary,
+}
+
+/// A disk that has request events of its own.
+struct Disk {
+    path: PathBuf,
+    number: DeviceNumber,
+    sectors: u64,
+}
+
+/// Runs the verb.
+pub fn run(args: Args, output: Output) -> Result<()> {
+    let root = Path::new("/");
+    let disk = find_disk(root, &args.device)?;
+    files::check_writable(&args.output)?;
+    let signals = Signals::hold()?;
+    let options =
+        Options { device: disk.number.kernel(), own_threads: vec![std::process::id()], ring_bytes: None };
+    let mut session = Session::start(root, &options)?;
+    let mut child = spawn(&args.command, &signals, output)?;
+    eprintln!("recording {} ({})", disk.path.display(), disk.number);
+    let stops = Stops { after: args.after, idle: args.idle, until_file: args.until_file };
+    let stopped = session.run(&stops, &signals, child.as_mut())?;
+    if let (Stopped::Signal(signal), Some(child)) = (&stopped, &child)
+        && !signal.from_terminal
+    {
+        forward(child, signal.number);
+    }
+    let finished = session.finish()?;
+    let mut recording = finished.recording;
+    recording.header.device = disk.path.display().to_string();
+    // Only now: recognising the volume reads from it.
+    recording.header.volume = Some(identity(root, &disk, &recording));
+    warn_of_losses(&recording);
+    let bytes = format::encode(&recording);
+    files::write_atomically(&args.output, &bytes)?;
+    let summary = Summary::of(&recording);
+    let done = Done { file: args.output, file_bytes: bytes.len(), stopped: stopped.to_string(), summary };
+    output.print(&done, |done| {
+        let (file, bytes) = (done.file.display(), done.file_bytes);
+        format!("{}stopped    {}\nwritten    {file}, {bytes} bytes", done.summary.text(), done.stopped)
+    })?;
+    finished.undone?;
+    child.map_or(Ok(()), |child| end_of_command(child, &args.command, &stopped, &signals))
+}
+
+fn find_disk(root: &Path, named: &Path) -> Result<Disk> {
+    let device = Device::open(&disk_path(root, named)?)?;
+    let shown = device.path().display();
+    let number = device.number().ok_or_else(|| {
+        Error::failed(format!("failed to record `{shown}`: an image file has no request events"))
+            .hint("attach it and name the loop device: losetup -f --show FILE")
+    })?;
+    // A node outside /dev, made by mknod, may be that of a partition too.
+    let number = whole_disk(root, number)?.number;
+    Ok(Disk { path: device.path().into(), number, sectors: device.sectors() })
+}
+
+fn spawn(command: &[OsString], signals: &Signals, output: Output) -> Result<Option<Child>> {
+    let Some((program, arguments)) = command.split_first() else { return Ok(None) };
+    let mut command = Command::new(program);
+    command.args(arguments);
+    if output.json {
+        command.stdout(Stdio::from(std::io::stderr()));
+    }
+    let child = signals.spawn(&mut command);
+    child.map(Some).context(|| format!("failed to run command `{}`", program.to_string_lossy()))
+}
+
+/// What the volume is recognised by. A disk that is gone by now keeps its size alone.
+fn identity(root: &Path, disk: &Disk, recording: &Recording) -> Identity {
+    let of_size = |error: Error| {
+        tracing::warn!("{}; the recording is bound to the size alone", error.full_text());
+        let end = recording.touches().map(|touch| touch.extent.end()).max().unwrap_or(0);
+        Identity::of_size(disk.sectors.max(end))
+    };
+    let device = match Device::open(&disk.path) {
+        Ok(device) => device,
+        Err(error) => return of_size(error),
+    };
+    let bare = match device.identity(root, |_| false) {
+        Ok(identity) => identity,
+        Err(error) => return of_size(error),
+    };
+    // Each filesystem that is looked up is a first read of a cold volume: only where something was touched.
+    let touched = |partuuid: &str| {
+        let partition = bare.partitions.iter().find(|part| part.partuuid.as_deref() == Some(partuuid));
+        let place = partition.and_then(|part| Extent::at(part.start, part.sectors));
+        place.is_some_and(|place| recording.touches().any(|touch| touch.extent.overlaps(place)))
+    };
+    device.identity(root, touched).unwrap_or_else(of_size)
+}
+
+fn warn_of_losses(recording: &Recording) {
+    let header = &recording.header;
+    for (cpu, lost) in header.lost_by_cpu.iter().enumerate().filter(|(_, lost)| **lost > 0) {
+        tracing::warn!("CPU {cpu} lost {lost} events: what they touched is missing from the recording");
+    }
+    if header.overflowed > 0 {
+        tracing::warn!("{} first touches did not fit into the recording", header.overflowed);
+    }
+    if recording.touches.is_empty() {
+        tracing::warn!("nothing was touched on `{}` while it was recorded", header.device);
+    }
+}
+
+/// Waits for the command and passes signals on until it ends.
+fn end_of_command(
+    mut child: Child,
+    command: &[OsString],
+    stopped: &Stopped,
+    signals: &Signals,
+) -> Result<()> {
+    let mut passed_on = match stopped {
+        Stopped::Signal(signal) => Some(signal.number),
+        _ => None,
+    };
+    let shown = || command.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
+    let status: ExitStatus = loop {
+        let status = child.try_wait().context(|| format!("failed to wait for command `{}`", shown()))?;
+        if let Some(status) = status {
+            break status;
+        }
+        if let Some(signal) = signals.wait(crate::record::PERIOD) {
+            passed_on = Some(signal.number);
+            if !signal.from_terminal {
+                forward(&child, signal.number);
+            }
+        }
+    };
+    // Ended by the signal that ended us: as it was asked to.
+    if status.success() || (passed_on.is_some() && status.signal() == passed_on) {
+        return Ok(());
+    }
+    Err(Error::failed(format!("failed to run command `{}`: {status}", shown()))
+        .hint("the recording was written; whether it is of use is for you to say"))
+}

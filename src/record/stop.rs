@@ -1,0 +1,107 @@
+//! Reasons to stop recording.
+//!
+//! Holds: each is looked at in every period, whether events come or not. Times are arguments.
+
+use super::wait::Signal;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+/// When to stop by itself.
+#[derive(Clone, Debug, Default)]
+pub struct Stops {
+    /// This long after the start.
+    pub after: Option<Duration>,
+    /// When there was no request for this long.
+    pub idle: Option<Duration>,
+    /// When this file exists.
+    pub until_file: Option<PathBuf>,
+}
+
+/// Why it stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The time was over.
+    After(Duration),
+    /// No request for so long.
+    Idle(Duration),
+    /// The file is there.
+    File(PathBuf),
+    /// The command ended.
+    Command(ExitStatus),
+    /// It was asked to.
+    Signal(Signal),
+}
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Stopped::After(time) => write!(f, "{time:?} were over"),
+            Stopped::Idle(time) => write!(f, "no request for {time:?}"),
+            Stopped::File(path) => write!(f, "`{}` exists", path.display()),
+            Stopped::Command(status) => write!(f, "the command ended ({status})"),
+            Stopped::Signal(signal) => match signal.number {
+                libc::SIGINT => f.write_str("SIGINT"),
+                libc::SIGTERM => f.write_str("SIGTERM"),
+                libc::SIGHUP => f.write_str("SIGHUP"),
+                number => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+fn ns(duration: Duration) -> u64 {
+    crate::units::as_ns(duration)
+}
+
+impl Stops {
+    /// How long to wait for the next look: a period, or what is left of the time.
+    pub fn next_look(&self, elapsed_ns: u64, period: Duration) -> Duration {
+        let left = self.after.map_or(u64::MAX, |after| ns(after).saturating_sub(elapsed_ns));
+        period.min(Duration::from_nanos(left))
+    }
+
+    /// Those that need no event.
+    pub fn before_drain(&self, elapsed_ns: u64) -> Option<Stopped> {
+        if let Some(after) = self.after.filter(|after| elapsed_ns >= ns(*after)) {
+            return Some(Stopped::After(after));
+        }
+        let file = self.until_file.as_ref().filter(|path| path.exists())?;
+        Some(Stopped::File(file.clone()))
+    }
+
+    /// The one that asks how long ago the last event was.
+    pub fn after_drain(&self, idle_ns: u64) -> Option<Stopped> {
+        self.idle.filter(|idle| idle_ns >= ns(*idle)).map(Stopped::Idle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_holds_from_its_moment_on() {
+        let second = Duration::from_secs(1);
+        let stops = Stops { after: Some(second), idle: Some(second / 2), until_file: None };
+        assert_eq!(stops.before_drain(999_999_999), None);
+        assert_eq!(stops.before_drain(1_000_000_000), Some(Stopped::After(second)));
+        assert_eq!(stops.after_drain(499_999_999), None);
+        assert_eq!(stops.after_drain(500_000_000), Some(Stopped::Idle(second / 2)));
+        let period = Duration::from_millis(50);
+        assert_eq!(stops.next_look(990_000_000, period), Duration::from_millis(10));
+        assert_eq!(stops.next_look(0, period), period);
+        assert_eq!(stops.next_look(2_000_000_000, period), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_file_stops_when_it_appears() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("up");
+        let stops = Stops { until_file: Some(path.clone()), ..Stops::default() };
+        assert_eq!(stops.before_drain(u64::MAX), None);
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(stops.before_drain(0), Some(Stopped::File(path)));
+        assert_eq!(Stops::default().before_drain(u64::MAX), None);
+    }
+}
