@@ -3,9 +3,11 @@
 mod common;
 mod output;
 mod plan;
+#[cfg(feature = "people")]
+mod profile;
 mod progress;
-mod warm;
 mod record;
+mod warm;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
@@ -29,6 +31,8 @@ enum Verb {
     Warm(warm::WarmArgs),
     Plan(plan::PlanArgs),
     Record(record::Args),
+    #[cfg(feature = "people")]
+    Profile(profile::Args),
 }
 
 /// Runs the verb; what it prints on stdout is its result.
@@ -38,5 +42,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Warm(args) => warm::run(args, output),
         Verb::Plan(args) => plan::run(args, output),
         Verb::Record(args) => record::run(args, output),
+        #[cfg(feature = "people")]
+        Verb::Profile(args) => profile::run(args, output),
     }
 }

@@ -3,7 +3,7 @@
 //! Holds: an error names its line; the same list gives the same recording, with the same id, so that importing it
 //! twice counts once. No file access.
 
-use super::{Flags, Header, Packed, Recording, SECTORS_MAX, TOUCHES_MAX, Touch, format};
+use super::{Flags, Header, Packed, Recording, SECTOR_BITS, TOUCHES_MAX, Touch, format};
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentSet};
 use crate::units::SECTOR_BYTES;
@@ -120,7 +120,7 @@ fn parse_line(line: &[u8]) -> Result<Option<Extent>, String> {
 }
 
 /// What a touch can hold, rounded down to a power of two so that pieces stay aligned: 4 GiB.
-const PIECE_SECTORS: u64 = (SECTORS_MAX + 1) / 2;
+const PIECE_SECTORS: u64 = 1 << (SECTOR_BITS - 1);
 
 /// Cut to what one touch can hold.
 fn pieces(extent: Extent) -> impl Iterator<Item = Extent> {
