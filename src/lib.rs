@@ -12,6 +12,8 @@ pub mod engine;
 pub mod error;
 pub mod extent;
 pub mod files;
+#[cfg(feature = "lab")]
+pub mod lab;
 pub mod plan;
 pub mod process;
 pub mod profile;

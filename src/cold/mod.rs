@@ -105,6 +105,8 @@ pub struct ColdVolume {
     sectors: u64,
     unallocated: ExtentSet,
     states: Vec<State>,
+    /// Units that are in `touched`; one that fails with EIO is cold again, yet its first touch was the first.
+    seen: Vec<bool>,
     now_ns: u64,
     iops_free_ns: u64,
     throughput_free_ns: u64,
@@ -129,6 +131,7 @@ impl ColdVolume {
             sectors,
             unallocated,
             states: Vec::new(),
+            seen: Vec::new(),
             now_ns: 0,
             iops_free_ns: 0,
             throughput_free_ns: 0,
@@ -165,6 +168,7 @@ impl ColdVolume {
         for &unit in self.waiters.keys() {
             self.states[unit as usize] = State::Fetching;
         }
+        self.seen = vec![false; self.states.len()];
         self.counters = Counters::default();
         self.touched.clear();
     }
@@ -184,7 +188,7 @@ impl ColdVolume {
         self.counters
     }
 
-    /// The units that were cold, in order of their first touch: the ground truth.
+    /// The units that were cold, each once, in order of their first touch: the ground truth.
     pub fn touched(&self) -> &[Touch] {
         &self.touched
     }
@@ -322,7 +326,9 @@ impl ColdVolume {
     fn demand(&mut self, unit: u64, now_ns: u64) {
         if self.states[unit as usize] == State::Cold {
             self.states[unit as usize] = State::Fetching;
-            self.touched.push(Touch { unit, at_ns: now_ns });
+            if !std::mem::replace(&mut self.seen[unit as usize], true) {
+                self.touched.push(Touch { unit, at_ns: now_ns });
+            }
             self.queue.push_back(unit);
             self.start_fetches(now_ns);
         }

@@ -177,9 +177,11 @@ impl Model {
     /// Adds what a model's YAML file says; `model: NAME` in it names the one it starts from.
     #[cfg(feature = "people")]
     pub fn from_yaml(text: &str) -> Result<Model> {
-        use crate::error::Context;
-        let map: serde_yaml::Mapping =
-            serde_yaml::from_str(text).context(|| "failed to parse the model's YAML".into())?;
+        let map: serde_yaml::Mapping = serde_yaml::from_str(text).map_err(|cause| {
+            Error::usage("failed to parse the model's YAML")
+                .hint("write `parameter: value` lines, such as `model: gp3` and `unit: 128KiB`")
+                .because(cause)
+        })?;
         let text_of = |value: &serde_yaml::Value| match value {
             serde_yaml::Value::String(text) => Ok(text.clone()),
             serde_yaml::Value::Number(number) => Ok(number.to_string()),

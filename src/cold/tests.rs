@@ -128,6 +128,12 @@ fn faults_do_what_they_say() {
     assert!(by_id(4).failed && volume.is_warm(4), "bad sectors leave the rest of the unit readable");
     assert!(!by_id(5).failed);
     assert_eq!(volume.counters().errors, 2);
+    let start = volume.now_ns;
+    volume.submit(start, 6, Op::Read, block(2, &model));
+    assert!(drain(&mut volume)[0].failed);
+    let touched: Vec<u64> = volume.touched().iter().map(|touch| touch.unit).collect();
+    assert_eq!(touched, [0, 2, 4]);
+    assert_eq!(volume.counters().fetches, 4, "a unit that failed is fetched again, and listed once");
 }
 
 #[test]

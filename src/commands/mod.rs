@@ -1,6 +1,10 @@
 //! From argv to library calls: one file a verb. No clap type goes below this room.
 
+#[cfg(feature = "people")]
+mod bench;
 mod common;
+#[cfg(feature = "lab")]
+mod lab;
 mod output;
 mod plan;
 #[cfg(feature = "people")]
@@ -28,11 +32,17 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Warm(warm::WarmArgs),
-    Plan(plan::PlanArgs),
     Record(record::Args),
     #[cfg(feature = "people")]
     Profile(profile::Args),
+    Warm(warm::WarmArgs),
+    Plan(plan::PlanArgs),
+    #[cfg(feature = "people")]
+    Bench(bench::BenchArgs),
+    /// The cold-volume emulator: an image that behaves like a volume made from a snapshot
+    #[cfg(feature = "lab")]
+    #[command(subcommand)]
+    Lab(lab::Lab),
 }
 
 /// Runs the verb; what it prints on stdout is its result.
@@ -44,5 +54,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Record(args) => record::run(args, output),
         #[cfg(feature = "people")]
         Verb::Profile(args) => profile::run(args, output),
+        #[cfg(feature = "people")]
+        Verb::Bench(args) => bench::run(args, output),
+        #[cfg(feature = "lab")]
+        Verb::Lab(lab) => lab::run(lab, output),
     }
 }

@@ -1,0 +1,85 @@
+//! `bench`: what each way of warming gets out of a cold volume.
+
+use super::common::write_report;
+use super::output::Output;
+use crate::bench::{self, DEPTH_MAX, Method, Options, READ_BYTES_MAX};
+use crate::device::{Device, disk_path};
+use crate::engine;
+use crate::error::{Context, Error, Result};
+use crate::process::stop_on_signals;
+use crate::report::BenchReport;
+use crate::units::ByteSize;
+use crate::warm::UNIT_BYTES;
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+/// Measure how a cold volume hydrates, and what each way of warming it gets
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  ebs-prewarm bench --device /dev/nvme1n1 --budget 4GiB --report bench.json
+
+Reads only. What it reads is warm afterwards: a volume can be measured once.")]
+pub struct BenchArgs {
+    /// Block device or image file; never `auto`: it warms what it measures
+    #[arg(long)]
+    pub device: PathBuf,
+    /// Ways to compare, with commas: dd, documented-fio, touch@DEPTH, full@DEPTH
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub methods: Vec<Method>,
+    /// Hydrate at most so much of the volume
+    #[arg(long, default_value = "2GiB")]
+    pub budget: ByteSize,
+    /// What is touched as one unit
+    #[arg(long, default_value_t = ByteSize(UNIT_BYTES))]
+    pub unit: ByteSize,
+    /// Draws the places that each method reads
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Write the results to a file, as JSON; it is written anew after each round
+    #[arg(long, value_name = "FILE.json")]
+    pub report: Option<PathBuf>,
+}
+
+/// Measures and reports; what was measured before an interruption is kept.
+pub fn run(args: BenchArgs, output: Output) -> Result<()> {
+    let stop = stop_on_signals();
+    let unit_bytes = args.unit.0;
+    if !unit_bytes.is_power_of_two() || !(4096..=bench::TILE_BYTES).contains(&unit_bytes) {
+        return Err(Error::usage(format!("failed to use a unit of {unit_bytes} bytes"))
+            .hint("a unit is a power of two from 4KiB to 16MiB"));
+    }
+    let path = disk_path(Path::new("/"), &args.device)?;
+    let device = Device::open(&path)?;
+    if !device.is_direct() {
+        return Err(Error::failed(format!("failed to open `{}` past the page cache", path.display()))
+            .hint("put the image on a filesystem that supports O_DIRECT, or behind a loop device"));
+    }
+    let methods = if args.methods.is_empty() { Method::DEFAULT.to_vec() } else { args.methods.clone() };
+    let options = Options {
+        methods,
+        budget_bytes: args.budget.0,
+        unit_bytes,
+        block_bytes: device.block_bytes(),
+        seed: args.seed,
+    };
+    let mut source = engine::open(device.file(), DEPTH_MAX, READ_BYTES_MAX)
+        .context(|| format!("failed to prepare reads of `{}`", path.display()))?;
+    let identity = crate::volume::Identity::of_size(device.sectors());
+    let named = |report: &BenchReport| BenchReport {
+        device: path.display().to_string(),
+        volume: Some(identity.clone()),
+        ..report.clone()
+    };
+    let save = |report: &BenchReport| match &args.report {
+        Some(file) => write_report(file, &named(report)),
+        None => Ok(()),
+    };
+    let volume_bytes = bench::volume_bytes(device.sectors());
+    let report = bench::run(&mut *source, volume_bytes, &options, stop, &mut |report| save(report))?;
+    save(&report)?;
+    output.print(&named(&report), BenchReport::text)?;
+    match report.end.as_str() {
+        "complete" => Ok(()),
+        end => Err(Error::failed(format!("failed to measure all methods on `{}`: {end}", path.display()))),
+    }
+}
