@@ -7,6 +7,8 @@ mod common;
 mod lab;
 mod output;
 mod plan;
+#[cfg(feature = "people")]
+mod profile;
 mod progress;
 mod record;
 mod warm;
@@ -31,6 +33,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Record(record::Args),
+    #[cfg(feature = "people")]
+    Profile(profile::Args),
     Warm(warm::WarmArgs),
     Plan(plan::PlanArgs),
     #[cfg(feature = "people")]
@@ -48,6 +52,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Warm(args) => warm::run(args, output),
         Verb::Plan(args) => plan::run(args, output),
         Verb::Record(args) => record::run(args, output),
+        #[cfg(feature = "people")]
+        Verb::Profile(args) => profile::run(args, output),
         #[cfg(feature = "people")]
         Verb::Bench(args) => bench::run(args, output),
         #[cfg(feature = "lab")]

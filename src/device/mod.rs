@@ -3,6 +3,8 @@
 //! Holds: nothing is ever opened for writing; what is read to recognise a volume goes through the page cache,
 //! where the kernel's own partition scan has left it. The root of `/sys`, `/proc` and `/dev` is an argument.
 
+mod fiemap;
+pub mod files;
 mod filesystem;
 mod ioctl;
 mod sysfs;

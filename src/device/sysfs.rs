@@ -96,6 +96,11 @@ fn disk_at(dir: &Path, start: u64) -> Result<Disk> {
     Ok(Disk { number, path: Path::new("/dev").join(name.replace('!', "/")), start })
 }
 
+/// Whether a device is made of others (a mapper, a RAID): its sectors are not those of the disk below.
+pub fn is_layered(root: &Path, number: DeviceNumber) -> bool {
+    !slaves(&root.join(format!("sys/dev/block/{number}"))).is_empty()
+}
+
 fn slaves(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(dir.join("slaves")) else { return Vec::new() };
     let mut paths: Vec<PathBuf> =

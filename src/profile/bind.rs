@@ -39,6 +39,15 @@ pub fn recorded(profile: &Profile) -> Result<Vec<ResolvedStage>> {
     place(profile, |region| profile.regions[region].start)
 }
 
+/// The PARTUUIDs whose filesystem must be known before [`resolve`]: those that entries use and that had one. On a
+/// cold volume each look-up is a first read, so no other is worth it.
+pub fn looked_up(profile: &Profile) -> Vec<&str> {
+    let used = profile.regions.iter().zip(used_ends(profile)).filter(|(_, end)| *end > 0);
+    used.filter(|(region, _)| region.fs_uuid.is_some())
+        .filter_map(|(region, _)| region.partuuid.as_deref())
+        .collect()
+}
+
 /// In what a volume differs from what the profile needs.
 pub fn differences(profile: &Profile, volume: &Identity) -> Vec<Difference> {
     compare(profile, volume).1

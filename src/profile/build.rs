@@ -76,7 +76,9 @@ pub fn from_touches(name: &str, touches: &Touches, options: Options) -> Result<P
     }
     check_volumes(name, touches)?;
     let regions = regions(touches);
-    let mut stages: Vec<(String, u64, Vec<(u16, Run)>)> =
+    // By stage: its name, its bit, its runs, each with its region.
+    type Collected = (String, u64, Vec<(u16, Run)>);
+    let mut stages: Vec<Collected> =
         stage_order(&touches.stages).map(|(name, bit)| (name.clone(), 1 << bit, Vec::new())).collect();
     for (key, runs) in &touches.regions {
         // The checks above leave no region that is not there.

@@ -3,7 +3,7 @@
 //! Holds: an error names its line; the same list gives the same recording, with the same id, so that importing it
 //! twice counts once. No file access.
 
-use super::{Flags, Header, Packed, Recording, SECTORS_MAX, TOUCHES_MAX, Touch, format};
+use super::{Flags, Header, Packed, Recording, SECTOR_BITS, TOUCHES_MAX, Touch, format};
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentSet};
 use crate::units::SECTOR_BYTES;
@@ -11,49 +11,86 @@ use crate::volume::Identity;
 
 /// A line of a list: two numbers and a comment.
 pub const LINE_BYTES_MAX: usize = 4096;
-/// The process that the ranges of a list are put down to.
-const PROCESS: &str = "list";
 
-/// From lines `OFFSET LENGTH` in bytes, in order of use; `#` begins a comment. The time of a range is the number
-/// of ranges before it, in microseconds: an order, no clock. Without a volume the recording is unbound.
+/// From lines `OFFSET LENGTH` in bytes, in order of use; `#` begins a comment. Without a volume the recording is
+/// unbound.
 pub fn list(text: &[u8], volume: Option<Identity>) -> Result<Recording> {
-    let sectors_max = volume.as_ref().map(|volume| volume.sectors);
-    let mut seen = ExtentSet::new();
-    let mut touches = Vec::new();
-    let mut ranges = 0;
+    let mut ranges = Ranges::new("list", volume);
     for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
-        let fail = |what: String| {
+        let add = |extent: Option<Extent>| extent.map_or(Ok(()), |extent| ranges.add(extent));
+        parse_line(line).and_then(add).map_err(|what| {
             Error::failed(format!("failed to read a list of ranges: line {}: {what}", index + 1))
                 .hint("each line is `OFFSET LENGTH` in bytes; `#` begins a comment")
-        };
-        let Some(extent) = parse_line(line).map_err(fail)? else { continue };
+        })?;
+    }
+    ranges.finish()
+}
+
+/// From sectors in order of use, put down to a process of the tool's name.
+pub fn extents(
+    tool: &str,
+    extents: impl IntoIterator<Item = Extent>,
+    volume: Option<Identity>,
+) -> Result<Recording> {
+    let mut ranges = Ranges::new(tool, volume);
+    for extent in extents {
+        ranges.add(extent).map_err(|what| Error::failed(format!("failed to take the extents: {what}")))?;
+    }
+    ranges.finish()
+}
+
+/// Ranges become first touches. The time of one is the number of ranges before it, in microseconds: an order, no
+/// clock.
+struct Ranges {
+    tool: String,
+    volume: Option<Identity>,
+    seen: ExtentSet,
+    touches: Vec<Packed>,
+    count: u64,
+    sum: crc32fast::Hasher,
+}
+
+impl Ranges {
+    fn new(tool: &str, volume: Option<Identity>) -> Ranges {
+        let sum = crc32fast::Hasher::new();
+        Ranges { tool: tool.into(), volume, seen: ExtentSet::new(), touches: Vec::new(), count: 0, sum }
+    }
+
+    fn add(&mut self, extent: Extent) -> Result<(), String> {
+        let sectors_max = self.volume.as_ref().map(|volume| volume.sectors);
         if let Some(sectors) = sectors_max.filter(|sectors| extent.end() > *sectors) {
             let (end, size) = (extent.end() * SECTOR_BYTES, sectors * SECTOR_BYTES);
-            return Err(fail(format!("the range ends at byte {end}, the volume has {size}")));
+            return Err(format!("the range ends at byte {end}, the volume has {size}"));
         }
-        let new = seen.missing_from(extent);
+        let new = self.seen.missing_from(extent);
         let count: u64 = new.iter().map(|extent| extent.sectors().div_ceil(PIECE_SECTORS)).sum();
-        if count > (TOUCHES_MAX - touches.len()) as u64 {
-            return Err(fail(format!("the list makes more than {TOUCHES_MAX} touches")));
+        if count > (TOUCHES_MAX - self.touches.len()) as u64 {
+            return Err(format!("the ranges make more than {TOUCHES_MAX} touches"));
         }
-        for piece in new.into_iter().flat_map(pieces) {
-            let touch =
-                Touch { extent: piece, time_us: ranges, latency_us: None, flags: Flags::READ, process: 0 };
-            touches.push(Packed::new(touch).expect("a piece and the number of a line are small"));
-        }
-        seen.insert(extent);
-        ranges += 1;
+        let (time_us, flags) = (self.count, Flags::READ);
+        self.touches.extend(new.into_iter().flat_map(pieces).map(|extent| {
+            let touch = Touch { extent, time_us, latency_us: None, flags, process: 0 };
+            Packed::new(touch).expect("a piece and the number of a range are small")
+        }));
+        self.seen.insert(extent);
+        self.sum.update(&extent.start().to_le_bytes());
+        self.sum.update(&extent.end().to_le_bytes());
+        self.count += 1;
+        Ok(())
     }
-    let header = Header {
-        id: format!("list-{:08x}-{}", crc32fast::hash(text), text.len()),
-        volume,
-        until_us: ranges,
-        events: ranges,
-        ..Header::default()
-    };
-    let recording = Recording { header, processes: vec![PROCESS.into()], touches };
-    format::validate(&recording)?;
-    Ok(recording)
+
+    fn finish(self) -> Result<Recording> {
+        let header = Header {
+            id: format!("{}-{:08x}-{}", self.tool, self.sum.finalize(), self.count),
+            volume: self.volume,
+            until_us: self.count,
+            events: self.count,
+            ..Header::default()
+        };
+        let recording = Recording { header, processes: vec![self.tool], touches: self.touches };
+        format::validate(&recording)?;
+        Ok(recording)
+    }
 }
 
 /// The sectors that a line names, rounded outwards; none where it is empty or a comment.
@@ -83,7 +120,7 @@ fn parse_line(line: &[u8]) -> Result<Option<Extent>, String> {
 }
 
 /// What a touch can hold, rounded down to a power of two so that pieces stay aligned: 4 GiB.
-const PIECE_SECTORS: u64 = (SECTORS_MAX + 1) / 2;
+const PIECE_SECTORS: u64 = 1 << (SECTOR_BITS - 1);
 
 /// Cut to what one touch can hold.
 fn pieces(extent: Extent) -> impl Iterator<Item = Extent> {
@@ -117,7 +154,7 @@ mod tests {
         let all: ExtentSet = recording.touches().map(|touch| touch.extent).collect();
         assert_eq!(all.iter().collect::<Vec<_>>(), [Extent::at(8, 100 << 21).unwrap()]);
         let absurd = list(format!("0 {}", u64::MAX - 511).as_bytes(), None).unwrap_err().full_text();
-        assert!(absurd.contains("line 1: the list makes more than"), "{absurd}");
+        assert!(absurd.contains("line 1: the ranges make more than"), "{absurd}");
     }
 
     #[test]
