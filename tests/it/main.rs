@@ -1,0 +1,5 @@
+//! What the program does on real kernels: one binary, a module a room.
+
+mod fiemap;
+mod golden;
+mod profile;
