@@ -1,3 +1,6 @@
 //! What the program does on real kernels: one binary, a module a room.
 
+mod fiemap;
+mod golden;
+mod profile;
 mod record;

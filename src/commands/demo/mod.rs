@@ -94,7 +94,8 @@ impl Findings {
         ];
         for (name, seconds, note) in rows {
             if let Some(seconds) = seconds {
-                let _ = writeln!(out, "  {:<18} {:>8}   {note}", name, shown(seconds));
+                let row = format!("  {name:<18} {:>8}   {note}", shown(seconds));
+                let _ = writeln!(out, "{}", row.trim_end());
             }
         }
         let _ = write!(out, "  recovered {:.2} of what an already warm volume gives", self.recovered);

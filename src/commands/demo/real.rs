@@ -102,8 +102,9 @@ struct Stage {
     exe: PathBuf,
     mount: PathBuf,
     seconds: PathBuf,
-    volume: Mount,
+    // Before the volume: dropped in this order.
     device: LoopDevice,
+    volume: Mount,
 }
 
 impl Stage {
