@@ -156,8 +156,9 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn pass(&self, plan: &Plan, progress: &mut dyn Progress) -> Result<Pass> {
-        let depth = self.options.depth.map_or_else(Depth::auto, Depth::fixed);
         let device = &self.bound.device;
+        let queue = device.queue_requests(&self.options.root);
+        let depth = self.options.depth.map_or_else(|| Depth::auto(queue), Depth::fixed);
         let mut source = engine::open(device.file(), depth.max(), plan.read_bytes_max())
             .context(|| format!("failed to prepare reads of `{}`", device.path().display()))?;
         let (now_ns, uptime_ns) = (source.now_ns(), process::uptime_ns());

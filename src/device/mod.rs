@@ -10,6 +10,7 @@ mod ioctl;
 mod sysfs;
 mod table;
 
+use sysfs::queue_requests;
 pub use sysfs::{DeviceNumber, auto, whole_disk};
 
 use crate::error::{Context, Error, Result};
@@ -99,6 +100,11 @@ impl Device {
     /// Whether reads bypass the page cache.
     pub fn is_direct(&self) -> bool {
         self.direct
+    }
+
+    /// Requests that its queue takes at once, where the kernel shows that.
+    pub fn queue_requests(&self, root: &Path) -> Option<u32> {
+        self.number.and_then(|number| queue_requests(root, number))
     }
 
     /// What the volume can be recognised by. `wanted` says of which partitions, by PARTUUID, the filesystem is

@@ -122,6 +122,12 @@ pub fn serial_and_model(root: &Path, number: DeviceNumber) -> (Option<String>, O
     (serial, read(&dir.join("device/model")))
 }
 
+/// Requests that the queue of a whole disk takes at once.
+pub fn queue_requests(root: &Path, number: DeviceNumber) -> Option<u32> {
+    let dir = root.join(format!("sys/dev/block/{number}"));
+    read(&dir.join("queue/nr_requests")).and_then(|text| text.parse().ok())
+}
+
 /// The disk that carries `/`.
 pub fn auto(root: &Path) -> Result<PathBuf> {
     let path = root.join("proc/self/mountinfo");
@@ -164,6 +170,7 @@ mod tests {
         write("sys/devices/nvme0n1/dev", "259:0\n");
         write("sys/devices/nvme0n1/device/serial", "vol0123456789abcdef0\n");
         write("sys/devices/nvme0n1/device/model", "Amazon Elastic Block Store   \n");
+        write("sys/devices/nvme0n1/queue/nr_requests", "127\n");
         write("sys/devices/nvme0n1/nvme0n1p1/dev", "259:1\n");
         write("sys/devices/nvme0n1/nvme0n1p1/partition", "1\n");
         write("sys/devices/nvme0n1/nvme0n1p1/start", "2048\n");
@@ -203,6 +210,8 @@ mod tests {
         let disk = whole_disk(root.path(), "259:1".parse().unwrap()).unwrap();
         assert_eq!((disk.path.to_str(), disk.start), (Some("/dev/nvme0n1"), 2048));
         assert_eq!(whole_disk(root.path(), "252:0".parse().unwrap()).unwrap().number, disk.number);
+        assert_eq!(queue_requests(root.path(), disk.number), Some(127));
+        assert_eq!(queue_requests(root.path(), "1:1".parse().unwrap()), None);
         assert!(whole_disk(root.path(), "1:1".parse().unwrap()).is_err());
         assert_eq!(serial_and_model(root.path(), disk.number).0.as_deref(), Some("vol0123456789abcdef0"));
     }

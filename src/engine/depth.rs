@@ -32,9 +32,10 @@ impl Depth {
         Self::start(depth, depth, false)
     }
 
-    /// Finds itself.
-    pub fn auto() -> Self {
-        Self::start(INITIAL, MAX, true)
+    /// Finds itself; never more than the device's request queue takes, where that is known.
+    pub fn auto(queue: Option<u32>) -> Self {
+        let max = MAX.min(queue.unwrap_or(MAX)).max(1);
+        Self::start(INITIAL.min(max), max, INITIAL < max)
     }
 
     fn start(initial: u32, max: u32, searching: bool) -> Self {
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn it_grows_while_that_helps() {
-        let mut depth = Depth::auto();
+        let mut depth = Depth::auto(None);
         // A storage that serves 1,000 reads a second at 64, twice that at 128, and no more beyond.
         let mut now_ns = 0;
         for _ in 0..5_000 {
@@ -114,11 +115,18 @@ mod tests {
             depth.on_completion(now_ns);
         }
         assert_eq!(depth.limit(), 256, "one step beyond the knee is tried and kept");
-        let mut slow = Depth::auto();
+        let mut slow = Depth::auto(None);
         for n in 0..5_000u64 {
             slow.on_completion(n * 1_000_000);
         }
         assert_eq!(slow.limit(), 128);
+    }
+
+    #[test]
+    fn the_queue_of_the_device_is_a_ceiling() {
+        assert_eq!(Depth::auto(Some(32)).limit(), 32);
+        assert_eq!(Depth::auto(Some(0)).limit(), 1);
+        assert_eq!(Depth::auto(Some(128)).max(), 128);
     }
 
     #[test]

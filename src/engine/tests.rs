@@ -29,7 +29,7 @@ fn every_model_is_warmed_within_five_percent_of_the_bound() {
     for name in Model::names() {
         let model = Model::named(name).unwrap();
         let bound_ns = model.bound_ns(2000);
-        for depth in [Depth::auto(), Depth::fixed(256)] {
+        for depth in [Depth::auto(None), Depth::fixed(256)] {
             let mut source = sim(model.clone(), 2000);
             let plan = whole(&source, Mode::Touch);
             let outcome = go(&mut source, &plan, options(depth));
@@ -84,7 +84,7 @@ fn a_stall_holds_up_neither_the_others_nor_the_deadline() {
 fn pace_is_kept() {
     let mut source = sim(Model::named("io2").unwrap(), 500);
     let plan = whole(&source, Mode::Touch);
-    let mut paced = options(Depth::auto());
+    let mut paced = options(Depth::auto(None));
     paced.pace = Pace::new(100, 0);
     let outcome = go(&mut source, &plan, paced);
     let seconds = outcome.elapsed_ns() as f64 / 1e9;
@@ -102,7 +102,7 @@ fn a_stop_is_obeyed_and_what_was_done_is_told() {
     let mut source = sim(Model::named("gp3").unwrap(), 2000);
     let plan = whole(&source, Mode::Touch);
     let stop = AtomicBool::new(false);
-    let outcome = run(&mut source, plan.reads(), options(Depth::auto()), &stop, &mut StopAfter(&stop));
+    let outcome = run(&mut source, plan.reads(), options(Depth::auto(None)), &stop, &mut StopAfter(&stop));
     assert!(matches!(outcome.end, End::Stopped));
     assert!((200..700).contains(&outcome.reads()), "{}", outcome.reads());
 }

@@ -150,10 +150,6 @@ impl Session {
     ) -> Result<Stopped> {
         let began_ns = self.header.from_us * 1_000;
         loop {
-            let wait = stops.next_look(wait::now_ns().saturating_sub(began_ns), PERIOD);
-            if let Some(signal) = signals.wait(wait) {
-                return Ok(Stopped::Signal(signal));
-            }
             if let Some(child) = child.as_deref_mut()
                 && let Some(status) = child.try_wait().context(|| "failed to wait for the command".into())?
             {
@@ -167,6 +163,10 @@ impl Session {
             self.drain()?;
             if let Some(stopped) = stops.after_drain(now_ns.saturating_sub(self.intake.last_ns)) {
                 return Ok(stopped);
+            }
+            let wait = stops.next_look(wait::now_ns().saturating_sub(began_ns), PERIOD);
+            if let Some(signal) = signals.wait(wait) {
+                return Ok(Stopped::Signal(signal));
             }
         }
     }

@@ -63,11 +63,10 @@ impl Stops {
 
     /// Those that need no event.
     pub fn before_drain(&self, elapsed_ns: u64) -> Option<Stopped> {
-        if let Some(after) = self.after.filter(|after| elapsed_ns >= ns(*after)) {
-            return Some(Stopped::After(after));
+        if let Some(file) = self.until_file.as_ref().filter(|path| path.exists()) {
+            return Some(Stopped::File(file.clone()));
         }
-        let file = self.until_file.as_ref().filter(|path| path.exists())?;
-        Some(Stopped::File(file.clone()))
+        self.after.filter(|after| elapsed_ns >= ns(*after)).map(Stopped::After)
     }
 
     /// The one that asks how long ago the last event was.

@@ -7,9 +7,10 @@ use crate::error::{Context, Error, Result};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// What the names of our instances begin with; the process id and its start time follow.
+/// What the names of our instances begin with; the process' id and start time and a number follow.
 const PREFIX: &str = "ebs-prewarm-";
 
 /// A reader of the instance's files that is just going away makes rmdir answer EBUSY.
@@ -68,19 +69,19 @@ fn started(root: &Path, pid: u32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// The name of this process' instance: a process id alone could be that of a later process.
+/// A name for an instance of this process: its id alone could be that of a later one.
 fn own_name(root: &Path) -> String {
-    let pid = std::process::id();
-    format!("{PREFIX}{pid}-{}", started(root, pid).unwrap_or(0))
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let (pid, number) = (std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+    format!("{PREFIX}{pid}-{}-{number}", started(root, pid).unwrap_or(0))
 }
 
 /// Whether an instance of ours belongs to a process that is gone.
 fn is_leftover(root: &Path, name: &str) -> bool {
-    let Some((pid, start)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')) else {
-        return false;
-    };
-    let (Ok(pid), Ok(start)) = (pid.parse::<u32>(), start.parse::<u64>()) else { return false };
-    started(root, pid) != Some(start)
+    let mut parts = name.strip_prefix(PREFIX).unwrap_or_default().split('-');
+    let pid = parts.next().and_then(|pid| pid.parse::<u32>().ok());
+    let start = parts.next().and_then(|start| start.parse::<u64>().ok());
+    pid.zip(start).is_some_and(|(pid, start)| started(root, pid) != Some(start))
 }
 
 /// Removes the instances of killed runs; returns their names. One that somebody still reads stays (EBUSY).
@@ -248,13 +249,12 @@ mod tests {
         let stat = "77 (a) b) S 1 77 77 0 -1 4 0 0 0 0 1 2 3 4 20 0 1 0 9000 1 2\n";
         fs::write(root.path().join("proc/77/stat"), stat).unwrap();
         assert_eq!(started(root.path(), 77), Some(9000));
-        let names =
-            ["ebs-prewarm-77-9000", "ebs-prewarm-77-8999", "ebs-prewarm-78-1", "other", "ebs-prewarm-x"];
-        names.iter().for_each(|name| fs::create_dir(root.path().join("t/instances").join(name)).unwrap());
+        let ours = ["77-9000-0", "77-8999-0", "78-1-2", "x", "77"].map(|rest| format!("ebs-prewarm-{rest}"));
+        let names = ours.into_iter().chain(["other".to_string()]);
+        names.for_each(|name| fs::create_dir(root.path().join("t/instances").join(name)).unwrap());
         let mut removed = remove_leftovers(root.path(), &root.path().join("t"));
         removed.sort();
-        assert_eq!(removed, ["ebs-prewarm-77-8999", "ebs-prewarm-78-1"]);
-        assert!(root.path().join("t/instances/ebs-prewarm-77-9000").is_dir());
-        assert!(root.path().join("t/instances/ebs-prewarm-x").is_dir());
+        assert_eq!(removed, ["ebs-prewarm-77-8999-0", "ebs-prewarm-78-1-2"]);
+        assert_eq!(fs::read_dir(root.path().join("t/instances")).unwrap().count(), 4);
     }
 }

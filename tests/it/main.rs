@@ -3,3 +3,4 @@
 mod fiemap;
 mod golden;
 mod profile;
+mod record;
