@@ -102,21 +102,22 @@ pub(super) fn used_ends(profile: &Profile) -> Vec<u64> {
 }
 
 fn place(profile: &Profile, base: impl Fn(usize) -> u64) -> Result<Vec<ResolvedStage>> {
-    let placed = |entry: &Entry| {
-        let by = base(usize::from(entry.region)) as i64;
-        entry.extent.shifted(by).ok_or_else(|| {
-            Error::failed(format!(
-                "failed to place sector {} of region {}",
-                entry.extent.start(),
-                entry.region
-            ))
-        })
-    };
+    let bases: Vec<i64> = (0..profile.regions.len()).map(|region| base(region) as i64).collect();
     let resolve = |stage: &super::Stage| {
-        let extents = stage.entries.iter().map(placed).collect::<Result<_>>()?;
+        let mut extents = Vec::with_capacity(stage.entries.len());
+        for entry in &stage.entries {
+            match entry.extent.shifted(bases[usize::from(entry.region)]) {
+                Some(extent) => extents.push(extent),
+                None => return Err(misplaced(entry)),
+            }
+        }
         Ok(ResolvedStage { name: stage.name.clone(), extents })
     };
     profile.stages.iter().map(resolve).collect()
+}
+
+fn misplaced(entry: &Entry) -> Error {
+    Error::failed(format!("failed to place sector {} of region {}", entry.extent.start(), entry.region))
 }
 
 #[cfg(test)]

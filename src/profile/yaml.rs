@@ -240,7 +240,9 @@ impl Lines<'_> {
         let mut stage = 0;
         let mut count = 0;
         while self.at < self.bytes.len() {
-            let Some([in_stage, region, start, sectors, first_use_ms, stall_ms]) = self.line()? else {
+            let Some([in_stage, region, start, sectors, first_use_ms, stall_ms]) =
+                self.line().map_err(Wrong::text)?
+            else {
                 continue;
             };
             let in_stage = usize::try_from(in_stage).unwrap_or(usize::MAX);
@@ -281,12 +283,12 @@ impl Lines<'_> {
 
     /// The six numbers of a line; none in an empty line or a comment. Goes past the line's end.
     #[inline]
-    fn line(&mut self) -> Result<Option<[u64; 6]>, String> {
+    fn line(&mut self) -> Result<Option<[u64; 6]>, Wrong> {
         let rest = &self.bytes[self.at..];
         if !rest.starts_with(b"  ") {
             return match rest {
                 [b'\n', ..] | [b'\r', b'\n', ..] => Ok(self.skip_line()),
-                _ => Err("does not start with two spaces".into()),
+                _ => Err(Wrong::Indent),
             };
         }
         self.at += 2;
@@ -298,7 +300,7 @@ impl Lines<'_> {
             if index > 0 {
                 match self.bytes.get(self.at) {
                     Some(b' ') => self.at += 1,
-                    _ => return Err(GRAMMAR.into()),
+                    _ => return Err(Wrong::Grammar),
                 }
             }
             *number = self.number()?;
@@ -307,7 +309,7 @@ impl Lines<'_> {
             [] => self.at += 1,
             [b'\n', ..] => self.at += 1,
             [b'\r', b'\n', ..] => self.at += 2,
-            _ => return Err(GRAMMAR.into()),
+            _ => return Err(Wrong::Grammar),
         }
         Ok(Some(numbers))
     }
@@ -319,24 +321,40 @@ impl Lines<'_> {
     }
 
     #[inline]
-    fn number(&mut self) -> Result<u64, String> {
+    fn number(&mut self) -> Result<u64, Wrong> {
         let from = self.at;
         let mut value = 0;
         while let Some(digit) = self.bytes.get(self.at).filter(|byte| byte.is_ascii_digit()) {
             if self.at - from == DIGITS_MAX {
-                return Err(format!("a number has more than {DIGITS_MAX} digits"));
+                return Err(Wrong::Digits);
             }
             value = value * 10 + u64::from(digit - b'0');
             self.at += 1;
         }
         if self.at == from {
-            return Err(GRAMMAR.into());
+            return Err(Wrong::Grammar);
         }
         Ok(value)
     }
 }
 
-const GRAMMAR: &str = "is not `STAGE REGION START SECTORS FIRST_USE_MS STALL_MS`";
+/// What is wrong with a line; small, since each number of each line may be wrong.
+#[derive(Clone, Copy, Debug)]
+enum Wrong {
+    Indent,
+    Grammar,
+    Digits,
+}
+
+impl Wrong {
+    fn text(self) -> String {
+        match self {
+            Wrong::Indent => "does not start with two spaces".into(),
+            Wrong::Grammar => "is not `STAGE REGION START SECTORS FIRST_USE_MS STALL_MS`".into(),
+            Wrong::Digits => format!("a number has more than {DIGITS_MAX} digits"),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests;
