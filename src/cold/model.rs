@@ -120,7 +120,8 @@ impl Model {
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
         let size = |text: &str| text.parse::<ByteSize>().map(|size| size.0);
         let rate = |text: &str| text.parse::<Rate>().map(|rate| rate.0);
-        let time = |text: &str| parse_duration(text).map(as_ns);
+        // Nothing needs no unit.
+        let time = |text: &str| if text == "0" { Ok(0) } else { parse_duration(text).map(as_ns) };
         match key {
             "name" => self.name = value.into(),
             "unit" => self.unit_bytes = size(value)?,
@@ -277,6 +278,7 @@ mod tests {
             ("eio_sectors", "100+8"),
             ("vary", "0.3..1.5"),
             ("span_parallel", "true"),
+            ("warm", "0"),
         ] {
             model.set(key, value).unwrap();
         }

@@ -4,6 +4,8 @@
 mod bench;
 mod common;
 #[cfg(feature = "lab")]
+mod demo;
+#[cfg(feature = "lab")]
 mod lab;
 mod output;
 mod plan;
@@ -43,6 +45,8 @@ enum Verb {
     #[cfg(feature = "lab")]
     #[command(subcommand)]
     Lab(lab::Lab),
+    #[cfg(feature = "lab")]
+    Demo(demo::Args),
 }
 
 /// Runs the verb; what it prints on stdout is its result.
@@ -58,5 +62,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Bench(args) => bench::run(args, output),
         #[cfg(feature = "lab")]
         Verb::Lab(lab) => lab::run(lab, output),
+        #[cfg(feature = "lab")]
+        Verb::Demo(args) => demo::run(args, output),
     }
 }

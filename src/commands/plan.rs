@@ -97,7 +97,7 @@ fn text(planned: &Planned) -> String {
     let seconds = |s: f64| human_ns((s * 1e9) as u64);
     let unit = ByteSize(planned.unit_bytes);
     let _ = writeln!(out, "{}: {} mode, units of {unit}", planned.device, planned.mode);
-    let _ = writeln!(out, "{:<12} {:>8} {:>8} {:>10}  {}", "stage", "units", "reads", "bytes", "warm after");
+    let _ = writeln!(out, "{:<12} {:>8} {:>8} {:>10}  warm after", "stage", "units", "reads", "bytes");
     for stage in &planned.stages {
         let bytes = human_bytes(stage.bytes);
         let until = seconds(stage.expected_until_s);

@@ -23,8 +23,7 @@ impl Pace {
 
     /// A read starts.
     pub fn take(&mut self, now_ns: u64, bytes: u32) {
-        let cost =
-            |amount: u64, rate: u64| if rate == 0 { 0 } else { amount.saturating_mul(NS_PER_S) / rate };
+        let cost = |amount: u64, rate: u64| amount.saturating_mul(NS_PER_S).checked_div(rate).unwrap_or(0);
         let step = cost(1, self.iops).max(cost(u64::from(bytes), self.bytes_per_s));
         self.next_ns = self.next_ns.max(now_ns).saturating_add(step);
     }

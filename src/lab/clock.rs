@@ -17,6 +17,14 @@ pub fn fire_timers_when_due() {
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1usize) };
 }
 
+/// Asks to run as soon as there is something to do, whatever else the machine does: an emulated disk must not
+/// be slow because its reader is busy. Refused without privilege; answers are then as late as the load makes them.
+pub fn run_first() {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: 0 is the calling thread, the structure outlives the call.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &parameters) };
+}
+
 /// Waits on the condition variable until `at_ns` at the latest (for ever without).
 pub fn wait<'a, T>(signal: &Condvar, guard: MutexGuard<'a, T>, at_ns: Option<u64>) -> MutexGuard<'a, T> {
     let unpoisoned = std::sync::PoisonError::into_inner;

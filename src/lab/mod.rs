@@ -12,6 +12,7 @@ mod files;
 mod image;
 mod loop_device;
 mod mount;
+mod punctual;
 mod server;
 mod stats;
 

@@ -2,7 +2,7 @@
 
 use super::attach::{Detached, attach, detach, own_descriptors};
 use super::client;
-use super::clock::{fire_timers_when_due, monotonic_ns};
+use super::clock::{fire_timers_when_due, monotonic_ns, run_first};
 use super::files::{Files, VOLUME};
 use super::image::Image;
 use super::server::Server;
@@ -205,6 +205,7 @@ fn start_worker(server: &Arc<Server>, number: usize) -> Option<JoinHandle<()>> {
     let builder = std::thread::Builder::new().name(format!("lab-{number}"));
     let run = move || {
         fire_timers_when_due();
+        run_first();
         server.work();
     };
     builder.spawn(run).ok()

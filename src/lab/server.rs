@@ -3,21 +3,25 @@
 //!
 //! Holds: nothing is answered before its time; one lock guards the law; data moves outside of it. Answers that
 //! are due at once leave on the thread that took the operation. For all others one worker, the leader, waits
-//! for the next due time; when it comes it hands the watch to the next worker and answers, so no answer pays
-//! for a hand-over and a slow one does not hold up the next.
+//! for the next due time and answers. It hands the watch to another worker before it answers where answering
+//! takes long; else not, since waking another takes longer than a small answer.
 
 use super::clock::{monotonic_ns, wait};
 use super::image::Image;
+use super::punctual::Punctual;
 use super::stats::{Late, Stats};
 use crate::cold::{ColdVolume, Op};
 use crate::extent::Extent;
 use fuser::{Errno, ReplyData, ReplyWrite};
 use hdrhistogram::Histogram;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Answers that one worker takes at a time: enough to share the cost of waking it, few enough that the last one
 /// is not kept waiting.
 const ANSWERS_AT_ONCE: usize = 8;
+/// Data that takes longer to move than another worker takes to wake.
+const HAND_OVER_BYTES: u64 = 64 << 10;
 /// Lateness beyond a minute is recorded as a minute.
 const LATE_NS_MAX: u64 = 60_000_000_000;
 
@@ -43,13 +47,18 @@ struct Core {
     free: Vec<usize>,
     /// What the leader waits for; `None` where nobody leads.
     watch: Option<Watch>,
+    punctual: Punctual,
     stopped: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum Watch {
+    /// The leader waits for a first operation.
     ForWork,
+    /// It waits for this due time.
     Until(u64),
+    /// It is answering, and looks again right after.
+    Answering,
 }
 
 /// The law, its image, and who waits for what.
@@ -59,6 +68,8 @@ pub struct Server {
     due: Condvar,
     /// All other workers wait here to lead.
     lead: Condvar,
+    /// Tells a leader that spins to look again.
+    changed: AtomicBool,
     image: Image,
     seed: u64,
     started_ns: u64,
@@ -72,11 +83,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Server {
     /// Serves `image` by `law`, whose time begins now.
     pub fn new(law: ColdVolume, image: Image, seed: u64) -> Server {
-        let core = Core { law, waiting: Vec::new(), free: Vec::new(), watch: None, stopped: false };
+        let core = Core {
+            law,
+            waiting: Vec::new(),
+            free: Vec::new(),
+            watch: None,
+            punctual: Punctual::default(),
+            stopped: false,
+        };
         Server {
             core: Mutex::new(core),
             due: Condvar::new(),
             lead: Condvar::new(),
+            changed: AtomicBool::new(false),
             image,
             seed,
             started_ns: monotonic_ns(),
@@ -121,8 +140,12 @@ impl Server {
     fn watch_for(&self, core: &Core) {
         let Some(next_ns) = core.law.next_due_ns() else { return };
         match core.watch {
+            Some(Watch::Answering) => {}
             Some(Watch::Until(at_ns)) if at_ns <= next_ns => {}
-            Some(_) => self.due.notify_one(),
+            Some(_) => {
+                self.changed.store(true, Ordering::Relaxed);
+                self.due.notify_one();
+            }
             None => self.lead.notify_one(),
         }
     }
@@ -131,25 +154,24 @@ impl Server {
     pub fn work(&self) {
         let mut buffer = Vec::new();
         let mut taken = Vec::with_capacity(ANSWERS_AT_ONCE);
+        let mut leading = false;
         loop {
-            {
-                let mut core = locked(&self.core);
-                while core.watch.is_some() && !core.stopped {
-                    core = wait(&self.lead, core, None);
+            let mut core = locked(&self.core);
+            while !leading && core.watch.is_some() && !core.stopped {
+                core = wait(&self.lead, core, None);
+            }
+            while taken.is_empty() {
+                if core.stopped {
+                    return;
                 }
-                while taken.is_empty() {
-                    if core.stopped {
-                        return;
-                    }
-                    core = self.wait_for_due(core);
-                    let now_ns = self.now_ns();
-                    while taken.len() < ANSWERS_AT_ONCE
-                        && let Some(due) = core.take_due(now_ns)
-                    {
-                        taken.push(due);
-                    }
-                }
-                core.watch = None;
+                core = self.wait_for_due(core);
+                core.take_all_due(self.now_ns(), &mut taken);
+            }
+            let bytes: u64 = taken.iter().map(|due| due.operation.bytes()).sum();
+            leading = taken.len() < ANSWERS_AT_ONCE && bytes < HAND_OVER_BYTES;
+            core.watch = leading.then_some(Watch::Answering);
+            drop(core);
+            if !leading {
                 self.lead.notify_one();
             }
             for due in taken.drain(..) {
@@ -160,12 +182,33 @@ impl Server {
 
     /// Returns when something may be due.
     fn wait_for_due<'a>(&'a self, mut core: MutexGuard<'a, Core>) -> MutexGuard<'a, Core> {
-        let next_ns = core.law.next_due_ns();
-        core.watch = Some(next_ns.map_or(Watch::ForWork, Watch::Until));
-        if next_ns.is_some_and(|next_ns| next_ns <= self.now_ns()) {
+        let Some(due_ns) = core.law.next_due_ns() else {
+            core.watch = Some(Watch::ForWork);
+            return wait(&self.due, core, None);
+        };
+        core.watch = Some(Watch::Until(due_ns));
+        let now_ns = self.now_ns();
+        if due_ns <= now_ns {
             return core;
         }
-        wait(&self.due, core, next_ns.map(|next_ns| next_ns + self.started_ns))
+        let wake_ns = core.punctual.wake_at(now_ns, due_ns);
+        if wake_ns > now_ns {
+            core = wait(&self.due, core, Some(wake_ns + self.started_ns));
+            let now_ns = self.now_ns();
+            if now_ns >= wake_ns {
+                core.punctual.woke(wake_ns, now_ns);
+            }
+            // Something else may be due by now; if not, the next turn spins.
+            return core;
+        }
+        self.changed.store(false, Ordering::Relaxed);
+        drop(core);
+        while self.now_ns() < due_ns && !self.changed.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+        core = locked(&self.core);
+        core.punctual.spun(self.now_ns() - now_ns);
+        core
     }
 
     fn answer(&self, due: Due, buffer: &mut Vec<u8>) {
@@ -257,6 +300,14 @@ impl Core {
         }
     }
 
+    fn take_all_due(&mut self, now_ns: u64, taken: &mut Vec<Due>) {
+        while taken.len() < ANSWERS_AT_ONCE
+            && let Some(due) = self.take_due(now_ns)
+        {
+            taken.push(due);
+        }
+    }
+
     /// One operation that is due by `now_ns`.
     fn take_due(&mut self, now_ns: u64) -> Option<Due> {
         loop {
@@ -272,6 +323,13 @@ impl Core {
 }
 
 impl Operation {
+    fn bytes(&self) -> u64 {
+        match self {
+            Operation::Read { bytes, .. } => u64::from(*bytes),
+            Operation::Write { data, .. } => data.len() as u64,
+        }
+    }
+
     fn fail(self) {
         match self {
             Operation::Read { reply, .. } => reply.error(Errno::EIO),

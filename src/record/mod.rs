@@ -111,6 +111,11 @@ fn read_line(root: &Path, path: &str) -> Result<String> {
     Ok(text.trim().to_string())
 }
 
+/// Whether tracing can be reached; the error says what is missing.
+pub fn available(root: &Path) -> Result<()> {
+    tracefs::find(root).map(drop)
+}
+
 impl Session {
     /// Switches tracing on. Signals should be held by then, so that none ends the process with it on.
     pub fn start(root: &Path, options: &Options) -> Result<Session> {

@@ -4,3 +4,4 @@ mod fiemap;
 mod golden;
 mod profile;
 mod record;
+mod tidy;
