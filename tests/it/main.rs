@@ -7,3 +7,4 @@ mod profile;
 mod record;
 mod support;
 mod tidy;
+mod warm;
