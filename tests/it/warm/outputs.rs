@@ -26,6 +26,11 @@ impl Drop for Tmpfs {
     }
 }
 
+/// A place where nothing can be written.
+fn full() -> Stdio {
+    fs::File::options().write(true).open("/dev/full").unwrap().into()
+}
+
 #[test]
 fn a_report_that_cannot_be_written_is_told_at_once_and_does_not_keep_from_warming() {
     if !require_root() {
@@ -67,6 +72,10 @@ fn where_a_worse_thing_happened_that_decides_the_exit_code() {
     let ran = run(command)
         .exits(3, &["failed to write report `/none/report.json`", "error: failed to read 8 blocks"]);
     assert!(ran.err.contains("ERROR failed to write report"), "{}", ran.err);
+    // The same where nobody can be told.
+    let mut command = volume.verb("warm", "--rest all --mode touch --report /none/report.json");
+    command.stdout(full()).stderr(full());
+    assert_eq!(start_as_is(command).end().code, Some(3));
 }
 
 #[test]
@@ -84,7 +93,6 @@ fn a_result_that_nobody_takes_costs_neither_the_warming_nor_the_report() {
         assert_eq!((volume.stats().cold_units, volume.report()["end"].as_str()), (0, Some("complete")));
         ran
     };
-    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap());
     let closed_pipe = || {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
