@@ -23,10 +23,10 @@ use clap::{Parser, Subcommand};
 #[command(name = "ebs-prewarm", version, max_term_width = 100)]
 pub struct Cli {
     /// How much to log on stderr: error, warn, info, debug, trace
-    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL")]
+    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL", help_heading = "Everywhere")]
     pub log: tracing::level_filters::LevelFilter,
     /// Print one JSON document on stdout instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
     #[command(subcommand)]
     verb: Verb,

@@ -1,6 +1,6 @@
 //! `record`: which disk, until when, to which file.
 
-use super::output::Output;
+use super::output::{Output, tell};
 use crate::device::{Device, DeviceNumber, disk_path, whole_disk};
 use crate::error::{Context, Error, Result};
 use crate::extent::Extent;
@@ -75,7 +75,7 @@ pub fn run(args: Args, output: Output) -> Result<()> {
         Options { device: disk.number.kernel(), own_threads: vec![std::process::id()], ring_bytes: None };
     let mut session = Session::start(root, &options)?;
     let mut child = spawn(&args.command, &signals, output)?;
-    eprintln!("recording {} ({})", disk.path.display(), disk.number);
+    tell(format_args!("recording {} ({})", disk.path.display(), disk.number));
     let stops = Stops { after: args.after, idle: args.idle, until_file: args.until_file };
     let stopped = session.run(&stops, &signals, child.as_mut())?;
     if let (Stopped::Signal(signal), Some(child)) = (&stopped, &child)

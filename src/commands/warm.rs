@@ -1,6 +1,6 @@
 //! `warm`: a profile's blocks, first things first.
 
-use super::common::{load_profile, write_report};
+use super::common::{ReportFile, first_error, load_profile};
 use super::output::Output;
 use super::progress::Bar;
 use crate::device::disk_path;
@@ -38,7 +38,8 @@ pub struct WarmArgs {
     /// Stop after this long; what was not warmed by then stays cold (exit code 5)
     #[arg(long, value_parser = parse_duration, value_name = "TIME")]
     pub deadline: Option<Duration>,
-    /// Write what was done to a file, as JSON
+    /// Write what was done to a file, as JSON, also where it was refused. Where that is impossible a warning says so
+    /// at the start, the volume is warmed all the same, and the exit code is 1
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 }
@@ -133,9 +134,10 @@ impl What {
     }
 }
 
-/// Warms. Whatever happens, the report is written.
+/// Warms. Whatever happens, the report is written, and whatever happens to the report, the volume is warmed.
 pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     let stop = stop_on_signals();
+    let file = args.report.clone().map(ReportFile::new);
     let warmed = args.what.bind().and_then(|(options, bound)| {
         let options = warm::Options {
             depth: args.depth.0,
@@ -144,23 +146,22 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
             deadline: args.deadline,
             ..options
         };
-        let mut bar = Bar::new(bound.plan(options.mode.unwrap_or(Mode::Touch)).stages());
+        let mut bar = Bar::default();
         let report = warm::warm(&bound, &options, stop, &mut bar);
         bar.clear();
         report
     });
-    let (report, result) = match warmed {
+    let written = |report: &WarmReport| file.map_or(Ok(()), |file| file.write(report));
+    match warmed {
         Ok(report) => {
-            output.print(&report, WarmReport::text)?;
-            let result = warm::verdict(&report);
-            (report, result)
+            let written = written(&report);
+            first_error([warm::verdict(&report), written, output.print(&report, WarmReport::text)])
         }
-        Err(error) => (refused(&args, &error), Err(error)),
-    };
-    if let Some(path) = &args.report {
-        write_report(path, &report)?;
+        Err(error) => {
+            let written = written(&refused(&args, &error));
+            first_error([Err(error), written])
+        }
     }
-    result
 }
 
 /// A boot goes on without us; why is in the report all the same.

@@ -1,6 +1,6 @@
 //! The profile for people: valid YAML whose last key is one literal block, an extent a line in warming order.
 //!
-//! Holds: what [`write`] gives, [`parse`] reads back to the same profile; a checksum over all but its own line
+//! Holds: what [`write()`] gives, [`parse`] reads back to the same profile; a checksum over all but its own line
 //! guards the file; an error in a line names the line. A serde reader of a list of maps took 110 ms and 62 MB for
 //! 60,000 extents, so only the header goes through one, and the block is sliced and read by hand. The grammar is
 //! in profiles/FORMATS.md.

@@ -1,7 +1,9 @@
-//! What the program does on real kernels: one binary, a module a room.
+//! What the program does on real kernels: one binary, one link, a module a room, shared fixtures.
 
 mod fiemap;
 mod golden;
+mod lab;
 mod profile;
 mod record;
+mod support;
 mod tidy;

@@ -2,6 +2,7 @@
 
 use super::{Findings, workload};
 use crate::cold::Model;
+use crate::commands::output::tell;
 use crate::error::{Context, Error, Result};
 use crate::lab::{LoopDevice, LoopOptions, Mount, Options};
 use crate::units::as_s;
@@ -109,7 +110,7 @@ struct Stage {
 
 impl Stage {
     fn tell(&self, arguments: &[&str]) {
-        eprintln!("$ ebs-prewarm {}", arguments.join(" "));
+        tell(format_args!("$ ebs-prewarm {}", arguments.join(" ")));
     }
 
     fn ours(&self, arguments: &[&str]) -> Result<()> {
@@ -133,7 +134,7 @@ impl Stage {
 
     /// Runs the workload and gives its seconds.
     fn workload(&self, name: &str) -> Result<f64> {
-        eprintln!("  running the workload ({name})");
+        tell(format_args!("  running the workload ({name})"));
         finished(self.start(&self.workload_arguments())?, &["demo", "--workload"])?;
         self.took()
     }
@@ -169,7 +170,10 @@ fn finished(mut child: Child, arguments: &[&str]) -> Result<()> {
 pub fn run(model: Model) -> Result<Findings> {
     let place = Workplace::new()?;
     let _tracefs = Tracefs::ensure()?;
-    eprintln!("making a volume of 2 GiB with a filesystem on it, cold as the model {} says", model.name);
+    tell(format_args!(
+        "making a volume of 2 GiB with a filesystem on it, cold as the model {} says",
+        model.name
+    ));
     let image = make_image(&place)?;
     let volume = Mount::new(&image, &place.folder("volume")?, model.clone(), 1, Options::default())?;
     let loop_options = LoopOptions { read_only: true, direct_io: true, ..LoopOptions::default() };
