@@ -1,7 +1,7 @@
 //! A progress bar on a terminal, and nothing anywhere else.
 
 use crate::engine::{Outcome, Progress};
-use crate::plan::StagePlan;
+use crate::plan::Plan;
 use crate::units::{human_bytes, human_ns};
 use std::io::{IsTerminal, Write};
 
@@ -18,11 +18,14 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// For a plan's stages.
-    pub fn new(stages: &[StagePlan]) -> Bar {
-        let stages: Vec<_> = stages.iter().map(|stage| (stage.name.clone(), stage.reads)).collect();
+    /// For a plan, which is asked for only where somebody looks: a boot does not wait for it twice.
+    pub fn new(plan: impl FnOnce() -> Plan) -> Bar {
+        let shown = std::io::stderr().is_terminal();
+        let plan = shown.then(plan);
+        let stages = plan.iter().flat_map(|plan| plan.stages());
+        let stages: Vec<_> = stages.map(|stage| (stage.name.clone(), stage.reads)).collect();
         let reads = stages.iter().map(|(_, reads)| reads).sum();
-        Bar { stages, reads, shown: std::io::stderr().is_terminal(), drawn: false }
+        Bar { stages, reads, shown, drawn: false }
     }
 
     /// Takes the line away.

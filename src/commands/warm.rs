@@ -144,7 +144,7 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
             deadline: args.deadline,
             ..options
         };
-        let mut bar = Bar::new(bound.plan(options.mode.unwrap_or(Mode::Touch)).stages());
+        let mut bar = Bar::new(|| bound.plan(options.mode.unwrap_or(Mode::Touch)));
         let report = warm::warm(&bound, &options, stop, &mut bar);
         bar.clear();
         report
