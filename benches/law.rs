@@ -297,6 +297,9 @@ fn law_speed() {
 }
 
 fn main() {
+    // Measured is the emulator, not how the reader fares among other processes; refused if not root.
+    // SAFETY: takes and returns numbers.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
     let bed = Bed::new();
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let honest = honesty(&bed, &words);
