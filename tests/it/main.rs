@@ -4,3 +4,5 @@ mod support;
 
 #[cfg(feature = "lab")]
 mod lab;
+#[cfg(feature = "lab")]
+mod lab_life;
