@@ -105,7 +105,7 @@ pub fn run(setup: &Setup) -> Result<Found> {
         None => found.notes.push("no huge pages to be had: reads of 1 MiB did not arrive whole".into()),
     }
     for model in ["io2", "gp3"] {
-        let cold = Cold::mount(&place, &image, model, &[])?;
+        let cold = Cold::mount(&place, &image, model, 1, &[])?;
         let mut table = Table::new(format!("{model}, {} MiB", bytes >> 20), &COLUMNS);
         for round in 0..setup.rounds {
             for name in turns(&contenders, round) {
