@@ -52,7 +52,7 @@ pub struct Cold {
 
 impl Cold {
     /// Mounts an image in `place`, by a process of its own.
-    pub fn mount(place: &Place, image: &Path, model: &str, sets: &[&str]) -> Result<Cold> {
+    pub fn mount(place: &Place, image: &Path, model: &str, seed: u64, sets: &[&str]) -> Result<Cold> {
         let dir = place.path("cold");
         match std::fs::create_dir(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -63,6 +63,7 @@ impl Cold {
         let mut known = ebs_prewarm::cold::Model::named(model)?;
         let mut command = std::process::Command::new(run::BINARY);
         command.arg("lab").arg("mount").arg(image).arg(&dir).args(["--model", model]);
+        command.args(["--seed", &seed.to_string()]);
         for set in sets {
             let (key, value) = set.split_once('=').ok_or_else(|| Error::usage(format!("no value: {set}")))?;
             known.set(key, value)?;

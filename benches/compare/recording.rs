@@ -76,7 +76,7 @@ fn filesystem(place: &Place) -> Result<std::path::PathBuf> {
 
 fn mixed(setup: &Setup, place: &Place, table: &mut Table) -> Result<()> {
     let image = filesystem(place)?;
-    let cold = Cold::mount(place, &image, "io2", &[])?;
+    let cold = Cold::mount(place, &image, "io2", 1, &[])?;
     let (device, mounted) = (cold.device().to_string_lossy().into_owned(), place.text("mnt"));
     std::fs::create_dir(&mounted).context(|| format!("failed to make `{mounted}`"))?;
     let script = format!(
@@ -92,7 +92,7 @@ fn mixed(setup: &Setup, place: &Place, table: &mut Table) -> Result<()> {
 
 fn raw(setup: &Setup, place: &Place, table: &mut Table) -> Result<()> {
     let image = place.image("raw", RAW_BYTES)?;
-    let cold = Cold::mount(place, &image, "io2", &[])?;
+    let cold = Cold::mount(place, &image, "io2", 1, &[])?;
     let file = format!("--filename={}", cold.device().to_string_lossy());
     let fio = ["fio", "--name=r", "--readonly", &file, "--rw=randread", "--bs=4k", "--io_size=6m"];
     let rest = ["--direct=1", "--ioengine=io_uring", "--iodepth=64", "--norandommap"];

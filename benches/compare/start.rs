@@ -153,7 +153,7 @@ pub fn run(setup: &Setup) -> Result<Found> {
     let mut table = Table::new(format!("static build, {UNITS} units, {RUNS} runs"), &COLUMNS);
     // A witness that answers at once: what it delays is not looked at.
     let sets = ["first_read=100us", "sigma=0", "hydration=0", "iops=0", "throughput=0", "warm=0"];
-    let cold = Cold::mount(&place, &image, "io2", &sets)?;
+    let cold = Cold::mount(&place, &image, "io2", 1, &sets)?;
     let runs = if setup.quick { 5 } else { RUNS };
     for _ in 0..runs {
         table.add("depth auto", &[auto.run(&device, |_| {})?]);
