@@ -29,6 +29,17 @@ pub fn stop_on_signals() -> &'static AtomicBool {
     &STOP
 }
 
+/// Whether a signal has set the flag of [`stop_on_signals`].
+pub fn stop_asked() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
+/// Asks a child that was not waited for to end.
+pub fn terminate(child: &std::process::Child) {
+    // SAFETY: plain numbers; the id is the child's own as long as nobody waited for it.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+}
+
 /// Processor seconds of this process, user and system.
 pub fn cpu_s() -> f64 {
     // SAFETY: the kernel fills in a zeroed struct of its own.

@@ -196,8 +196,9 @@ impl Run<'_> {
     /// Spread over the run, and only of units that have a far block.
     fn samples(&self, outcome: &Outcome, read_bytes: u32) -> Vec<Sample> {
         let volume_bytes = self.bound.device.sectors() * SECTOR_BYTES;
-        let step = outcome.samples.len().div_ceil(SAMPLES).max(1);
-        let chosen = outcome.samples.iter().step_by(step).map(|&(offset, touch_ns)| {
+        let (all, count) = (&outcome.samples, outcome.samples.len().min(SAMPLES));
+        let chosen = (0..count).map(|number| {
+            let (offset, touch_ns) = all[number * all.len() / count];
             Sample::new(offset, touch_ns, self.bound.unit_bytes, volume_bytes, u64::from(read_bytes))
         });
         chosen.filter(|sample| sample.far != sample.touched).collect()
@@ -240,10 +241,9 @@ impl Run<'_> {
                 bytes_read: outcome.bytes_read,
                 errors: outcome.errors,
                 retries: outcome.retries,
-                already_warm: verdict.filter(|verdict| verdict.warm_ns > 0).map(|verdict| {
-                    // Under load a warm read queues, so this is a lower bound.
-                    outcome.latency_us.count_between(0, verdict.warm_ns * 3 / 1000)
-                }),
+                already_warm: verdict
+                    .filter(|verdict| verdict.warm_ns > 0)
+                    .map(|verdict| outcome.latency_us.count_between(0, verdict.surely_warm_ns() / 1000)),
                 verified: verdict.map_or(0, |verdict| verdict.checks.len() as u64),
                 verify_failed: verdict.map_or(0, |verdict| verdict.failed),
                 elapsed_s: as_s(outcome.elapsed_ns()),

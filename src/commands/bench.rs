@@ -1,6 +1,6 @@
 //! `bench`: what each way of warming gets out of a cold volume.
 
-use super::common::{first_error, write_report};
+use super::common::{first_error, parsed, write_report};
 use super::output::Output;
 use crate::bench::{self, DEPTH_MAX, Method, NOT_COLD, Options, READ_BYTES_MAX};
 use crate::device::{Device, disk_path};
@@ -26,13 +26,13 @@ pub struct BenchArgs {
     #[arg(long)]
     pub device: PathBuf,
     /// Ways to compare, with commas: dd, documented-fio, touch@DEPTH, full@DEPTH
-    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = parsed(str::parse::<Method>))]
     pub methods: Vec<Method>,
     /// Hydrate at most so much of the volume
-    #[arg(long, default_value = "2GiB")]
+    #[arg(long, default_value = "2GiB", value_parser = parsed(str::parse::<ByteSize>))]
     pub budget: ByteSize,
     /// What is touched as one unit
-    #[arg(long, default_value_t = ByteSize(UNIT_BYTES))]
+    #[arg(long, default_value_t = ByteSize(UNIT_BYTES), value_parser = parsed(str::parse::<ByteSize>))]
     pub unit: ByteSize,
     /// Draws the places that each method reads
     #[arg(long, default_value_t = 1)]

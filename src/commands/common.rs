@@ -74,3 +74,10 @@ pub fn first_error(results: impl IntoIterator<Item = Result<()>>) -> Result<()> 
     errors.for_each(|error| tracing::error!("{}", error.full_text()));
     first.map_or(Ok(()), Err)
 }
+
+/// A parser of an argument for clap, which shows an error without what could be done about it: here with.
+pub fn parsed<T>(
+    parse: impl Fn(&str) -> Result<T> + Clone + Send + Sync + 'static,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| parse(text).map_err(|error| error.full_text())
+}

@@ -1,5 +1,6 @@
 //! `record`: which disk, until when, to which file.
 
+use super::common::parsed;
 use super::output::{Output, tell};
 use crate::device::{Device, DeviceNumber, disk_path, whole_disk};
 use crate::error::{Context, Error, Result};
@@ -36,10 +37,10 @@ pub struct Args {
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: PathBuf,
     /// Stop after this time
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = parsed(parse_duration))]
     after: Option<Duration>,
     /// Stop when there was no request for this time
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parsed(parse_duration))]
     idle: Option<Duration>,
     /// Stop when this file exists
     #[arg(long, value_name = "PATH")]

@@ -1,6 +1,6 @@
 //! `warm`: a profile's blocks, first things first.
 
-use super::common::{ReportFile, first_error, load_profile};
+use super::common::{ReportFile, first_error, load_profile, parsed};
 use super::output::Output;
 use super::progress::Bar;
 use crate::device::disk_path;
@@ -27,16 +27,16 @@ pub struct WarmArgs {
     #[command(flatten)]
     pub what: What,
     /// Reads in flight: a number, or `auto` to find it from the rate of completions
-    #[arg(long, default_value = "auto", value_parser = depth, value_name = "auto|N")]
+    #[arg(long, default_value = "auto", value_parser = parsed(depth), value_name = "auto|N")]
     pub depth: Depth,
     /// Submit at most so many reads a second
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub iops: u64,
     /// Read at most so many bytes a second
-    #[arg(long)]
+    #[arg(long, value_parser = parsed(str::parse::<Rate>))]
     pub rate: Option<Rate>,
     /// Stop after this long; what was not warmed by then stays cold (exit code 5)
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, value_parser = parsed(parse_duration), value_name = "TIME")]
     pub deadline: Option<Duration>,
     /// Write what was done to a file, as JSON, also where it was refused. Where that is impossible a warning says so
     /// at the start, the volume is warmed all the same, and the exit code is 1
@@ -58,7 +58,7 @@ pub struct What {
     #[arg(long, value_enum, default_value_t = ModeArg::Auto)]
     pub mode: ModeArg,
     /// What the storage hydrates at once: a size, or `auto` for 512KiB
-    #[arg(long, default_value = "auto", value_parser = unit, value_name = "SIZE|auto")]
+    #[arg(long, default_value = "auto", value_parser = parsed(unit), value_name = "SIZE|auto")]
     pub unit: Unit,
     /// After the profile: `all` warms the rest of the volume too, with idle priority
     #[arg(long, value_enum)]

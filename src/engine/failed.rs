@@ -2,9 +2,13 @@
 //!
 //! Holds: a bad range never stands in the way of good ones; a planned read counts as done when all its pieces were
 //! read; each block of a failed read is read, counted as unreadable, or named as left; the work is bounded.
+//!
+//! Pieces are read one at a time: the kernel merges neighbours that it gets together into one request, and then a good
+//! block fails with the bad one beside it.
 
 use super::job::{Job, after_failure};
 use super::outcome::Outcome;
+use crate::units::NS_PER_S;
 use std::collections::{HashMap, VecDeque};
 
 /// Failed reads that are remembered, 64 bytes each; beyond that the oldest are halved before the plan goes on.
@@ -12,6 +16,8 @@ const WAITING_MAX: usize = 4096;
 /// Reads that are spent on finding bad blocks. Halving one unit of 512 KiB down to sectors takes 2,000; a device may
 /// take seconds to give up on each. What fails after so many is counted as unreadable as a whole.
 const PIECES_MAX: u32 = 16_384;
+/// And so long: a device that takes seconds for each of them is not asked to the end.
+const SEARCH_NS_MAX: u64 = 10 * NS_PER_S;
 
 /// A planned read that was cut into pieces.
 #[derive(Debug)]
@@ -29,6 +35,9 @@ pub struct Failed {
     cuts: HashMap<u64, Cut>,
     cuts_made: u64,
     pieces_made: u32,
+    /// When the piece that is being read was given out.
+    reading_since_ns: Option<u64>,
+    spent_ns: u64,
 }
 
 impl Failed {
@@ -47,11 +56,16 @@ impl Failed {
         self.waiting.is_empty() && self.pieces.is_empty()
     }
 
-    /// The next piece to read.
-    pub fn next_piece(&mut self, block_bytes: u32, outcome: &mut Outcome) -> Option<Job> {
+    /// The next piece to read, when none is being read.
+    pub fn next_piece(&mut self, block_bytes: u32, now_ns: u64, outcome: &mut Outcome) -> Option<Job> {
+        if self.reading_since_ns.is_some() {
+            return None;
+        }
         while self.pieces.is_empty() {
             let (job, number) = self.waiting.pop_front()?;
-            match self.halves(job, block_bytes) {
+            // Past the end of a device that shrank there are no good blocks.
+            let halves = if number == 0 { None } else { self.halves(job, block_bytes) };
+            match halves {
                 Some([low, high]) => {
                     let cut = Some(self.cuts_made);
                     self.cuts.insert(self.cuts_made, Cut { whole: job, pieces_left: 2, bad: false });
@@ -62,17 +76,32 @@ impl Failed {
                 None => outcome.unreadable(job, number),
             }
         }
+        self.reading_since_ns = Some(now_ns);
         self.pieces.pop()
     }
 
     fn halves(&mut self, job: Job, block_bytes: u32) -> Option<[Job; 2]> {
-        let halves = (self.pieces_made < PIECES_MAX).then(|| after_failure(job, block_bytes)).flatten();
+        let goes_on = self.pieces_made < PIECES_MAX && self.spent_ns < SEARCH_NS_MAX;
+        let halves = goes_on.then(|| after_failure(job, block_bytes)).flatten();
         self.pieces_made += if halves.is_some() { 2 } else { 0 };
         halves
     }
 
+    fn was_read(&mut self, at_ns: u64) {
+        let since_ns = self.reading_since_ns.take().unwrap_or(at_ns);
+        self.spent_ns += at_ns.saturating_sub(since_ns);
+    }
+
     /// A piece failed: it is halved again, or bad.
-    pub fn piece_failed(&mut self, job: Job, number: i32, block_bytes: u32, outcome: &mut Outcome) {
+    pub fn piece_failed(
+        &mut self,
+        job: Job,
+        number: i32,
+        at_ns: u64,
+        block_bytes: u32,
+        outcome: &mut Outcome,
+    ) {
+        self.was_read(at_ns);
         let halves = self.halves(job, block_bytes);
         let Some(cut) = job.cut.and_then(|cut| self.cuts.get_mut(&cut)) else { return };
         match halves {
@@ -84,13 +113,18 @@ impl Failed {
             None => {
                 cut.bad = true;
                 outcome.unreadable(job, number);
-                self.piece_ended(job);
+                self.one_less(job);
             }
         }
     }
 
-    /// A piece ended; whether all of its planned read was read by that.
-    pub fn piece_ended(&mut self, job: Job) -> bool {
+    /// A piece was read; whether all of its planned read was read by that.
+    pub fn piece_done(&mut self, job: Job, at_ns: u64) -> bool {
+        self.was_read(at_ns);
+        self.one_less(job)
+    }
+
+    fn one_less(&mut self, job: Job) -> bool {
         let Some(number) = job.cut else { return false };
         let Some(cut) = self.cuts.get_mut(&number) else { return false };
         cut.pieces_left -= 1;

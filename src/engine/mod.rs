@@ -159,11 +159,14 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             if self.options.deadline_ns.is_some_and(|deadline| now_ns >= deadline) {
                 return self.drain(End::Deadline, &mut done);
             }
+            if self.failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
+                return self.drain(End::DeviceGone, &mut done);
+            }
             let wake_ns = match self.fill(&mut reads, now_ns) {
                 Ok(wake_ns) => wake_ns,
                 Err(error) => return End::Failed(error),
             };
-            if self.failures_in_a_row >= FAILURES_IN_A_ROW_MAX || self.outcome.device_gone {
+            if self.outcome.device_gone {
                 return self.drain(End::DeviceGone, &mut done);
             }
             let nothing_left = self.retry.is_empty() && self.failed.is_empty() && self.exhausted;
@@ -200,7 +203,7 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             if let Some(until_ns) = self.options.pace.wait_until_ns(now_ns) {
                 return Ok(Some(until_ns));
             }
-            let Some(mut job) = self.next(reads) else { return Ok(None) };
+            let Some(mut job) = self.next(reads, now_ns) else { return Ok(None) };
             job.submitted_ns = now_ns;
             self.options.pace.take(now_ns, job.bytes);
             self.outcome.stage(job.stage).started(now_ns);
@@ -215,15 +218,16 @@ impl<S: Source + ?Sized> Loop<'_, S> {
     }
 
     /// What to read next: what was refused, then the plan, then what failed.
-    fn next(&mut self, reads: &mut impl Iterator<Item = PlannedRead>) -> Option<Job> {
+    fn next(&mut self, reads: &mut impl Iterator<Item = PlannedRead>, now_ns: u64) -> Option<Job> {
         let block_bytes = self.options.block_bytes;
         if let Some(job) = self.retry.pop_front() {
             return Some(job);
         }
-        if self.failed.is_full()
-            && let Some(job) = self.failed.next_piece(block_bytes, &mut self.outcome)
-        {
-            return Some(job);
+        if self.failed.is_full() {
+            let piece = self.failed.next_piece(block_bytes, now_ns, &mut self.outcome);
+            if piece.is_some() || self.failed.is_full() {
+                return piece;
+            }
         }
         if !self.exhausted {
             match reads.next() {
@@ -240,7 +244,7 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             return None;
         }
         self.halving = true;
-        self.failed.next_piece(block_bytes, &mut self.outcome)
+        self.failed.next_piece(block_bytes, now_ns, &mut self.outcome)
     }
 
     /// Completions that came together; refusals among them say how much the device takes.
@@ -271,7 +275,7 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             Ok(bytes) if bytes >= job.bytes => {
                 (self.failures_in_a_row, self.refused_alone) = (0, 0);
                 self.options.depth.on_completion(completion.at_ns);
-                let whole = job.cut.is_none() || self.failed.piece_ended(job);
+                let whole = job.cut.is_none() || self.failed.piece_done(job, completion.at_ns);
                 self.outcome.done(&job, whole, completion.at_ns);
             }
             Ok(bytes) => match after_short(job, bytes, self.options.block_bytes) {
@@ -300,7 +304,8 @@ impl<S: Source + ?Sized> Loop<'_, S> {
     fn fail(&mut self, job: Job, number: i32, at_ns: u64) {
         self.outcome.stage(job.stage).ended_ns = at_ns;
         if job.cut.is_some() {
-            self.failed.piece_failed(job, number, self.options.block_bytes, &mut self.outcome);
+            let block_bytes = self.options.block_bytes;
+            self.failed.piece_failed(job, number, at_ns, block_bytes, &mut self.outcome);
         } else {
             self.failures_in_a_row += 1;
             self.failed.put_off(job, number);

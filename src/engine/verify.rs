@@ -51,6 +51,8 @@ pub struct Verdict {
     pub failed: u64,
     /// Latency of a warm read, median, nanoseconds; 0 where nothing was verified.
     pub warm_ns: u64,
+    /// The fastest: what is far slower than this on a busy machine may still be warm, what is not slower is.
+    pub warm_ns_min: u64,
     /// Whether it ended before all samples were read: by a stop, or since a read did not end in time.
     pub unfinished: bool,
 }
@@ -69,7 +71,14 @@ impl Verdict {
         let slowest_warm = again.get(again.len().saturating_sub(1) * 9 / 10).copied().unwrap_or(0);
         let cold_from_ns = (warm_ns * APART).max(slowest_warm * 2);
         let failed = checks.iter().filter(|check| check.far_ns > cold_from_ns).count() as u64;
-        Verdict { checks, failed, warm_ns, unfinished: false }
+        let warm_ns_min = again.first().copied().unwrap_or(0);
+        Verdict { checks, failed, warm_ns, warm_ns_min, unfinished: false }
+    }
+
+    /// A touch that took no longer than this found its unit warm. Warm reads take longer where they queue or the machine
+    /// is busy, so that this is a bound for being certain, not for all of them.
+    pub fn surely_warm_ns(&self) -> u64 {
+        self.warm_ns_min * APART / 2
     }
 
     /// Whether the unit was wrong: too many checks failed for it to be the tail of warm reads.

@@ -8,3 +8,4 @@ mod profile;
 mod record;
 mod support;
 mod tidy;
+mod warm;
