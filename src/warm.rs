@@ -142,7 +142,7 @@ struct Pass {
     units_left: Vec<u64>,
     /// Where units were touched.
     verdict: Option<Verdict>,
-    /// When it began, nanoseconds since the kernel started.
+    /// When its first read was submitted, nanoseconds since the kernel started.
     uptime_ns: u64,
 }
 
@@ -187,6 +187,9 @@ impl Run<'_> {
         if unfinished && self.stop.load(Ordering::Relaxed) {
             outcome.end = End::Stopped;
         }
+        // What the run did before its first read is in the time to it.
+        let first_ns = outcome.stages.iter().filter_map(|stage| stage.started_ns).min().unwrap_or(now_ns);
+        let uptime_ns = uptime_ns + first_ns.saturating_sub(now_ns);
         Ok(Pass { outcome, units_left, verdict, uptime_ns })
     }
 

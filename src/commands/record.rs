@@ -88,7 +88,11 @@ pub fn run(args: Args, output: Output) -> Result<()> {
     let mut recording = finished.recording;
     recording.header.device = disk.path.display().to_string();
     // Only now: recognising the volume reads from it.
-    recording.header.volume = Some(identity(root, &disk, &recording));
+    let mut volume = identity(root, &disk, &recording);
+    // A disk that shrank meanwhile: what was touched is kept all the same.
+    let end = recording.touches().map(|touch| touch.extent.end()).max().unwrap_or(0);
+    volume.sectors = volume.sectors.max(end);
+    recording.header.volume = Some(volume);
     warn_of_losses(&recording);
     let bytes = format::encode(&recording);
     files::write_atomically(&args.output, &bytes)?;
@@ -129,8 +133,7 @@ fn spawn(command: &[OsString], signals: &Signals, output: Output) -> Result<Opti
 fn identity(root: &Path, disk: &Disk, recording: &Recording) -> Identity {
     let of_size = |error: Error| {
         tracing::warn!("{}; the recording is bound to the size alone", error.full_text());
-        let end = recording.touches().map(|touch| touch.extent.end()).max().unwrap_or(0);
-        Identity::of_size(disk.sectors.max(end))
+        Identity::of_size(disk.sectors)
     };
     let device = match Device::open(&disk.path) {
         Ok(device) => device,

@@ -22,7 +22,8 @@ pub struct Depth {
     largest: u32,
     max: u32,
     searching: bool,
-    window_start_ns: u64,
+    /// `None` before the first completion.
+    window_start_ns: Option<u64>,
     window: u32,
     best_rate: f64,
     /// Completions since the last refusal; `None` where there never was one.
@@ -49,7 +50,7 @@ impl Depth {
             largest: initial,
             max,
             searching,
-            window_start_ns: 0,
+            window_start_ns: None,
             window: 0,
             best_rate: 0.0,
             calm: None,
@@ -81,14 +82,20 @@ impl Depth {
         if !self.searching {
             return self.recover();
         }
-        self.window += 1;
-        // A window is two rounds: the first still shows the depth before.
-        if self.window < 2 * self.limit {
+        if self.window_start_ns.is_none() {
+            // The wait for the first of all says nothing of the rate.
+            self.window_start_ns = Some(now_ns);
             return;
         }
-        let elapsed_ns = now_ns.saturating_sub(self.window_start_ns).max(1);
-        let rate = f64::from(self.window) / elapsed_ns as f64;
-        (self.window, self.window_start_ns) = (0, now_ns);
+        self.window += 1;
+        // A window is two rounds, as its first still shows the depth before; the first window has none before it.
+        let rounds = if self.best_rate > 0.0 { 2 } else { 1 };
+        if self.window < rounds * self.limit {
+            return;
+        }
+        let elapsed_ns = self.window_start_ns.map_or(0, |start_ns| now_ns.saturating_sub(start_ns));
+        let rate = f64::from(self.window) / elapsed_ns.max(1) as f64;
+        (self.window, self.window_start_ns) = (0, Some(now_ns));
         if rate < self.best_rate * GAIN {
             self.searching = false;
             return;

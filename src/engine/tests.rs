@@ -41,6 +41,21 @@ fn every_model_is_warmed_within_five_percent_of_the_bound() {
 }
 
 #[test]
+fn finding_the_depth_costs_two_percent_at_most() {
+    let model = Model::named("io2").unwrap();
+    let elapsed_ns = |seed, depth| {
+        let volume = ColdVolume::new(model.clone(), 2000 * model.unit_sectors(), seed, ExtentSet::new());
+        let mut source = SimSource::new(volume, 4096);
+        let plan = whole(&source, Mode::Touch);
+        go(&mut source, &plan, options(depth)).elapsed_ns() as f64
+    };
+    let ratio = |seed| elapsed_ns(seed, Depth::auto(None)) / elapsed_ns(seed, Depth::fixed(256));
+    let mut ratios: Vec<f64> = (0..9).map(ratio).collect();
+    ratios.sort_by(f64::total_cmp);
+    assert!(ratios[4] < 1.02, "{ratios:?}");
+}
+
+#[test]
 fn bad_sectors_are_halved_down_and_counted_and_the_rest_is_read() {
     let mut model = Model::named("gp3").unwrap();
     model.set("eio_sectors", "100+3, 2000+1").unwrap();

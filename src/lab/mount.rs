@@ -194,6 +194,8 @@ fn empty_directory(dir: &Path) -> Result<PathBuf> {
 /// The server's life. All that it opens lives and dies on this thread and those it starts.
 fn serve(plan: Plan, ready: &SyncSender<()>) -> Result<()> {
     own_descriptors()?;
+    // The threads started from here inherit it.
+    run_first();
     let Plan { image: path, dir, model, seed, options, way_ns } = plan;
     let image = Image::open(&path, options.writable)?;
     let holes = if options.holes_unallocated { image.holes()? } else { ExtentSet::new() };
@@ -235,7 +237,6 @@ fn start_worker(server: &Arc<Server>, number: usize) -> Option<JoinHandle<()>> {
     let builder = std::thread::Builder::new().name(format!("lab-{number}"));
     let run = move || {
         fire_timers_when_due();
-        run_first();
         server.work();
     };
     builder.spawn(run).ok()

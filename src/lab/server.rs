@@ -25,6 +25,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 const ANSWERS_AT_ONCE: usize = 8;
 /// Data that takes longer to move than another worker takes to wake.
 const HAND_OVER_BYTES: u64 = 64 << 10;
+/// With more in flight the volume's limits decide when a read is answered, not its own latency; a timer that is
+/// late is then made up for by the next answer, and spinning would take the processor from the readers.
+const PUNCTUAL_MAX: usize = 16;
 /// Lateness beyond a minute is recorded as a minute.
 const LATE_NS_MAX: u64 = 60_000_000_000;
 
@@ -129,13 +132,14 @@ impl Server {
         let now_ns = self.now_ns();
         // Among others its way is shorter: nobody has to be woken.
         let way_ns = if core.in_flight() == 0 { self.way_ns.load(Ordering::Relaxed) } else { 0 };
+        let unit = extent.units(core.law.model().unit_sectors()).start;
+        let cold = !core.law.is_warm(unit);
         let id = core.keep(operation);
         core.law.submit(now_ns.saturating_sub(way_ns), id as u64, op, extent);
         let mut first = core.take_due(now_ns);
-        let waits = core.waiting[id].is_some();
         self.watch_for(&core);
         drop(core);
-        if waits && op == Op::Read {
+        if cold && op == Op::Read {
             self.image.prefetch(offset, bytes as u32);
         }
         while let Some(due) = first.take() {
@@ -199,7 +203,10 @@ impl Server {
         if due_ns <= now_ns {
             return core;
         }
-        let wake_ns = core.punctual.wake_at(now_ns, due_ns);
+        let wake_ns = match core.in_flight() {
+            ..=PUNCTUAL_MAX => core.punctual.wake_at(now_ns, due_ns),
+            _ => due_ns,
+        };
         if wake_ns > now_ns {
             core = wait(&self.due, core, Some(wake_ns + self.started_ns));
             let now_ns = self.now_ns();

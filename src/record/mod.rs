@@ -6,9 +6,9 @@
 //!
 //! Times are CLOCK_MONOTONIC, microseconds since the kernel started; a boot does not sleep.
 
-mod format;
+pub mod format;
 mod merge;
-mod page;
+pub mod page;
 mod rings;
 mod stop;
 mod tracefs;

@@ -3,6 +3,7 @@
 mod fiemap;
 mod golden;
 mod lab;
+mod lab_life;
 mod profile;
 mod record;
 mod support;
