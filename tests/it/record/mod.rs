@@ -1,5 +1,6 @@
 //! Recording on loop devices, through the real tracefs: the devices and the runs that the tests use.
 
+mod boot;
 #[cfg(feature = "lab")]
 mod emulated;
 mod reads;
