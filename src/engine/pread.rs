@@ -1,4 +1,7 @@
 //! Reads by a pool of threads, for kernels and containers that refuse io_uring.
+//!
+//! Known limit: the kernel ends no process while one of its threads waits for a direct read. After a stop or a deadline
+//! the report is there within the grace, but a process with a stalled read goes only when that read does.
 
 use super::memory::Sink;
 use super::source::{Completion, Priority, Request, Source};
