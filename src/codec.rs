@@ -30,7 +30,7 @@ pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Reads from a slice; every failure says at which byte.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -62,7 +62,39 @@ impl<'a> Reader<'a> {
     }
 
     /// A varint; overlong and overflowing ones are refused.
+    #[inline]
     pub fn varint(&mut self) -> Result<u64> {
+        match self.quick_varint() {
+            Some(value) => Ok(value),
+            None => self.slow_varint(),
+        }
+    }
+
+    /// The usual case, eight bytes at a time: a good varint of up to 7 bytes that is not at the very end. Else none,
+    /// and the reader stays where it is: [`Reader::varint`] reads it or says what is wrong.
+    #[inline]
+    pub fn quick_varint(&mut self) -> Option<u64> {
+        let next = self.bytes.get(self.at..self.at + 8)?;
+        let word = u64::from_le_bytes(next.try_into().expect("eight bytes"));
+        if word & 0x80 == 0 {
+            self.at += 1;
+            return Some(word & 0x7f);
+        }
+        let bits = (!word & 0x8080_8080_8080_8080).trailing_zeros() + 1;
+        // No last byte among the eight, or one that adds nothing: the slow path says what is wrong with it.
+        if bits > 56 || word >> (bits - 8) & 0xff == 0 {
+            return None;
+        }
+        // Seven bits of each byte move together: pairs, then pairs of pairs, then the halves.
+        let word = word & (u64::MAX >> (64 - bits)) & 0x7f7f_7f7f_7f7f_7f7f;
+        let word = (word & 0x007f_007f_007f_007f) | (word & 0x7f00_7f00_7f00_7f00) >> 1;
+        let word = (word & 0x0000_3fff_0000_3fff) | (word & 0x3fff_0000_3fff_0000) >> 2;
+        self.at += bits as usize / 8;
+        Some((word & 0x0fff_ffff) | (word & 0x0fff_ffff_0000_0000) >> 4)
+    }
+
+    #[cold]
+    fn slow_varint(&mut self) -> Result<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = *self.bytes.get(self.at).ok_or_else(|| self.error("the file ends too early"))?;
@@ -148,6 +180,19 @@ mod tests {
             prop_assert_eq!(reader.varint().unwrap(), value);
             prop_assert_eq!(unzigzag(reader.varint().unwrap()), signed);
             prop_assert_eq!(reader.left(), 0);
+        }
+
+        #[test]
+        fn the_quick_way_and_the_slow_one_agree(
+            bytes in prop::collection::vec(prop_oneof![any::<u8>(), 0x80u8..=0xff], 0..24)
+        ) {
+            for at in 0..=bytes.len() {
+                let mut quick = Reader { bytes: &bytes, at };
+                let mut slow = Reader { bytes: &bytes, at };
+                let (q, s) = (quick.varint(), slow.slow_varint());
+                prop_assert_eq!(quick.at, slow.at);
+                prop_assert_eq!(q.map_err(|e| e.full_text()), s.map_err(|e| e.full_text()));
+            }
         }
 
         #[test]

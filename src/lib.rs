@@ -2,16 +2,26 @@
 //!
 //! The rooms, and which may name which, are in ARCHITECTURE.md.
 
+#[cfg(feature = "people")]
+pub mod bench;
 pub mod codec;
 pub mod cold;
 pub mod commands;
+pub mod device;
+pub mod engine;
 pub mod error;
 pub mod extent;
+pub mod files;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod plan;
+pub mod process;
 pub mod profile;
+pub mod record;
 pub mod recording;
+pub mod report;
 pub mod units;
 pub mod volume;
+pub mod warm;
 
 pub use error::{Error, Kind, Result};

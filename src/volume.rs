@@ -3,12 +3,18 @@
 //! Holds: a region is found again by what it carries (PARTUUID, filesystem UUID), never by a device name or a
 //! start sector, so a profile survives a renamed device, a moved partition and a grown disk. No I/O.
 
+use crate::error::{Error, Result};
 use crate::extent::Extent;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// Partitions of one volume: what a GPT has room for unless made larger on purpose.
+pub const PARTITIONS_MAX: usize = 128;
+/// Length of a name or a UUID, in bytes.
+pub const NAME_BYTES_MAX: usize = 255;
+
 /// A partition, as the partition table and the filesystem on it name it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Partition {
     /// Number in the table, from 1.
     pub number: u32,
@@ -24,8 +30,8 @@ pub struct Partition {
     pub fs_uuid: Option<String>,
 }
 
-/// What a volume can be recognised by. All fields may be unknown but the size.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What a volume can be recognised by. All fields may be unknown but the size, which orders them first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
     /// Size in sectors.
     pub sectors: u64,
@@ -111,6 +117,31 @@ impl Identity {
             || self.partitions.iter().any(|p| p.partuuid.is_some() || p.fs_uuid.is_some())
     }
 
+    /// Whether an identity that came from a file keeps to the limits, so that nothing computed from it overflows.
+    pub fn validate(&self) -> Result<()> {
+        let refuse =
+            |what: String| Err(Error::failed(format!("failed to accept the volume's identity: {what}")));
+        if Extent::at(0, self.sectors).is_none() {
+            return refuse(format!("its size is {} sectors", self.sectors));
+        }
+        if self.partitions.len() > PARTITIONS_MAX {
+            return refuse(format!(
+                "it has {} partitions, the limit is {PARTITIONS_MAX}",
+                self.partitions.len()
+            ));
+        }
+        if let Some(part) = self.partitions.iter().find(|part| Extent::at(part.start, part.sectors).is_none())
+        {
+            return refuse(format!("partition {} is empty or overflows", part.number));
+        }
+        let names = [&self.serial, &self.model, &self.table_uuid, &self.fs_uuid].into_iter();
+        let names = names.chain(self.partitions.iter().flat_map(|part| [&part.partuuid, &part.fs_uuid]));
+        if names.flatten().any(|name| name.len() > NAME_BYTES_MAX) {
+            return refuse(format!("a name is longer than {NAME_BYTES_MAX} bytes"));
+        }
+        Ok(())
+    }
+
     /// The regions of this volume: the whole disk first, then each partition that can be found again.
     pub fn regions(&self) -> Vec<Region> {
         let disk = Region { partuuid: None, fs_uuid: self.fs_uuid.clone(), start: 0, sectors: self.sectors };
@@ -143,6 +174,15 @@ impl Identity {
             });
         }
         Extent::at(start, sectors).ok_or(Difference::Smaller { have_sectors: self.sectors, want_sectors: 1 })
+    }
+
+    /// Whether `have` carries another partition table, where nothing else could tell: partitions and filesystems
+    /// are recognised by their own UUIDs, and a table may be given a new one when a disk grows.
+    pub fn other_table(&self, used: &[Region], have: &Identity) -> Option<Difference> {
+        let told = used.iter().any(|region| region.partuuid.is_some() || region.fs_uuid.is_some());
+        let want = self.table_uuid.as_ref().filter(|_| !told && !used.is_empty())?;
+        (have.table_uuid.as_ref() != Some(want))
+            .then(|| Difference::OtherTable { want: want.clone(), have: have.table_uuid.clone() })
     }
 }
 

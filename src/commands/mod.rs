@@ -1,8 +1,19 @@
 //! From argv to library calls: one file a verb. No clap type goes below this room.
 
+#[cfg(feature = "people")]
+mod bench;
+mod common;
+#[cfg(feature = "lab")]
+mod demo;
 #[cfg(feature = "lab")]
 mod lab;
 mod output;
+mod plan;
+#[cfg(feature = "people")]
+mod profile;
+mod progress;
+mod record;
+mod warm;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
@@ -12,10 +23,10 @@ use clap::{Parser, Subcommand};
 #[command(name = "ebs-prewarm", version, max_term_width = 100)]
 pub struct Cli {
     /// How much to log on stderr: error, warn, info, debug, trace
-    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL")]
+    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL", help_heading = "Everywhere")]
     pub log: tracing::level_filters::LevelFilter,
     /// Print one JSON document on stdout instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
     #[command(subcommand)]
     verb: Verb,
@@ -23,18 +34,35 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Record(record::Args),
+    #[cfg(feature = "people")]
+    Profile(profile::Args),
+    Warm(warm::WarmArgs),
+    Plan(plan::PlanArgs),
+    #[cfg(feature = "people")]
+    Bench(bench::BenchArgs),
     /// The cold-volume emulator: an image that behaves like a volume made from a snapshot
     #[cfg(feature = "lab")]
     #[command(subcommand)]
     Lab(lab::Lab),
+    #[cfg(feature = "lab")]
+    Demo(demo::Args),
 }
 
 /// Runs the verb; what it prints on stdout is its result.
 pub fn run(cli: Cli) -> Result<()> {
     let output = output::Output { json: cli.json };
-    let _ = output;
     match cli.verb {
+        Verb::Warm(args) => warm::run(args, output),
+        Verb::Plan(args) => plan::run(args, output),
+        Verb::Record(args) => record::run(args, output),
+        #[cfg(feature = "people")]
+        Verb::Profile(args) => profile::run(args, output),
+        #[cfg(feature = "people")]
+        Verb::Bench(args) => bench::run(args, output),
         #[cfg(feature = "lab")]
         Verb::Lab(lab) => lab::run(lab, output),
+        #[cfg(feature = "lab")]
+        Verb::Demo(args) => demo::run(args, output),
     }
 }

@@ -45,15 +45,16 @@ impl TouchLog {
         self.touches.is_empty()
     }
 
-    /// A request was sent to the device. A discard is no touch, and what it drops is no longer seen as cold.
+    /// A request was sent to the device. Only reads and writes are touches; what a discard or a write of zeroes
+    /// drops is no longer seen as cold.
     pub fn issue(&mut self, time_us: u64, extent: Extent, flags: Flags, process: &str) {
         self.events += 1;
         let touch = self.touches.len();
         if self.seen.covers(extent) {
             return;
         }
-        let process = self.process_id(process);
-        if !flags.has(Flags::DISCARD) {
+        if (flags.has(Flags::READ) || flags.has(Flags::WRITE)) && !flags.has(Flags::DISCARD) {
+            let process = self.process_id(process);
             for piece in self.seen.missing_from(extent) {
                 let packed = Packed::new(Touch { extent: piece, time_us, latency_us: None, flags, process });
                 match packed {
@@ -79,12 +80,20 @@ impl TouchLog {
         }
     }
 
+    /// Events were lost here: what was in flight may have been completed unseen, so a completion of the same
+    /// sector later on says nothing about it.
+    pub fn gap(&mut self) {
+        self.in_flight.clear();
+    }
+
     /// The recording; the header's event counts are filled in.
     pub fn finish(mut self, mut header: Header) -> Recording {
         header.events = self.events;
         header.overflowed = self.overflowed;
-        // Rings of several CPUs are drained in turn, so neighbours may be out of order.
-        self.touches.sort_by_key(|packed| packed.unpack().time_us);
+        // Given back first: sorting takes memory of its own.
+        (self.seen, self.in_flight) = (ExtentSet::new(), HashMap::new());
+        // An importer's events need not be in order; the recorder's are.
+        self.touches.sort_by_key(|packed| packed.time_us());
         Recording { header, processes: self.processes, touches: self.touches }
     }
 
@@ -92,7 +101,8 @@ impl TouchLog {
         if let Some(&id) = self.process_ids.get(name) {
             return id;
         }
-        let name = if self.processes.len() < PROCESSES_MAX { name } else { "?" };
+        // The last place is for all that find none.
+        let name = if self.processes.len() < PROCESSES_MAX - 1 { name } else { "?" };
         if let Some(&id) = self.process_ids.get(name) {
             return id;
         }
@@ -136,6 +146,40 @@ mod tests {
         log.complete(30, 0);
         let recording = log.finish(Header::default());
         assert_eq!(recording.touches().next().unwrap().latency_us, Some(20));
+    }
+
+    #[test]
+    fn a_completion_after_a_gap_is_not_taken_for_that_of_an_earlier_request() {
+        let mut log = TouchLog::new();
+        log.issue(10, at(0, 8), Flags::READ, "a");
+        log.gap();
+        log.issue(50_000, at(0, 8), Flags::READ, "a");
+        log.complete(50_010, 0);
+        let recording = log.finish(Header::default());
+        assert_eq!(recording.touches().next().unwrap().latency_us, None);
+    }
+
+    #[test]
+    fn what_is_dropped_or_zeroed_is_no_touch_and_not_cold_any_more() {
+        let mut log = TouchLog::new();
+        log.issue(10, at(0, 8), Flags::DISCARD, "fstrim");
+        log.issue(11, at(8, 8), Flags(0), "mkfs");
+        log.issue(20, at(0, 24), Flags::READ, "a");
+        let recording = log.finish(Header::default());
+        let extents: Vec<Extent> = recording.touches().map(|touch| touch.extent).collect();
+        assert_eq!((extents, recording.processes), (vec![at(16, 8)], vec!["a".to_string()]));
+    }
+
+    #[test]
+    fn process_names_stay_within_their_limit() {
+        let mut log = TouchLog::new();
+        for n in 0..PROCESSES_MAX as u64 + 5 {
+            log.issue(n, at(n * 8, 8), Flags::READ, &n.to_string());
+        }
+        let recording = log.finish(Header::default());
+        assert_eq!(recording.processes.len(), PROCESSES_MAX);
+        let last = recording.touches().last().unwrap();
+        assert_eq!(recording.processes[usize::from(last.process)], "?");
     }
 
     #[test]

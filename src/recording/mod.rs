@@ -3,9 +3,13 @@
 //! Holds: a sector is touched first once; memory is bounded by [`TOUCHES_MAX`]; nothing is lost silently (what
 //! did not fit, did not match or was overwritten in the ring is counted). No file access, no clock.
 
+pub mod format;
+pub mod import;
 mod log;
+mod summary;
 
 pub use log::TouchLog;
+pub use summary::{Stall, Summary};
 
 use crate::extent::Extent;
 use crate::volume::Identity;
@@ -123,7 +127,7 @@ pub struct Header {
 impl Header {
     /// Events that were lost in any way.
     pub fn lost(&self) -> u64 {
-        self.lost_by_cpu.iter().sum::<u64>() + self.overflowed
+        self.lost_by_cpu.iter().fold(self.overflowed, |sum, lost| sum.saturating_add(*lost))
     }
 }
 
@@ -180,11 +184,16 @@ impl Packed {
         let sectors = self.sectors_and_time & SECTORS_MAX;
         Touch {
             extent: Extent::at(self.start, sectors).expect("packed from an extent"),
-            time_us: self.sectors_and_time >> SECTOR_BITS,
+            time_us: self.time_us(),
             latency_us: (self.latency_us != u32::MAX).then_some(self.latency_us),
             flags: Flags(self.flags),
             process: self.process,
         }
+    }
+
+    /// When it was issued.
+    fn time_us(self) -> u64 {
+        self.sectors_and_time >> SECTOR_BITS
     }
 
     fn set_latency(&mut self, latency_us: u64) {

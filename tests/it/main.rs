@@ -1,8 +1,11 @@
-//! All integration tests, in one binary: one link, shared fixtures.
+//! What the program does on real kernels: one binary, one link, a module a room, shared fixtures.
 
-mod support;
-
-#[cfg(feature = "lab")]
+mod fiemap;
+mod golden;
 mod lab;
-#[cfg(feature = "lab")]
 mod lab_life;
+mod profile;
+mod record;
+mod support;
+mod tidy;
+mod warm;

@@ -1,0 +1,327 @@
+//! Reports as plain values, and their text for people. The names of fields are a contract (see README).
+//!
+//! Not here: devices, clocks, files.
+
+use crate::units::{human_bytes, human_ns};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// Version of the reports' fields; additions do not change it.
+pub const SCHEMA: u32 = 1;
+
+/// What came of one stage of warming.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct StageReport {
+    /// Its name.
+    pub name: String,
+    /// Units in it that no earlier stage has.
+    pub units: u64,
+    /// Units of which something was not read: the reads were not begun, or had not ended. Unreadable blocks are not
+    /// among them.
+    pub units_left: u64,
+    /// Planned reads that were done.
+    pub reads: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Blocks that could not be read.
+    pub errors: u64,
+    /// When its first read was submitted, seconds since warming began; `null` where none was.
+    pub started_s: Option<f64>,
+    /// From its first read to the end of its last.
+    pub elapsed_s: f64,
+}
+
+/// Sums over all stages.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Totals {
+    /// Units planned.
+    pub units: u64,
+    /// Sum of the stages' units that are left.
+    pub units_left: u64,
+    /// Planned reads that were done.
+    pub reads: u64,
+    /// Bytes read, verification not among them.
+    pub bytes_read: u64,
+    /// Blocks that could not be read.
+    pub errors: u64,
+    /// Reads submitted again.
+    pub retries: u64,
+    /// Units whose touch came back as fast as a warm read, at least; `null` where that was not measured.
+    pub already_warm: Option<u64>,
+    /// Touched units that were read again elsewhere.
+    pub verified: u64,
+    /// Those of them that were not warm: the unit is smaller than was thought.
+    pub verify_failed: u64,
+    /// From the first read to the end of the last.
+    pub elapsed_s: f64,
+    /// Processor seconds of the process.
+    pub cpu_s: f64,
+}
+
+/// Percentiles in microseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct LatencyUs {
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p999: u64,
+    pub max: u64,
+}
+
+impl LatencyUs {
+    /// Of a histogram in microseconds.
+    pub fn of(histogram: &hdrhistogram::Histogram<u64>) -> LatencyUs {
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        LatencyUs { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: histogram.max() }
+    }
+}
+
+/// Reads in flight.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct DepthReport {
+    pub initial: u32,
+    pub max: u32,
+    #[serde(rename = "final")]
+    pub last: u32,
+}
+
+/// An extent that could not be read.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unreadable {
+    /// First sector.
+    pub start_sector: u64,
+    /// Length in sectors.
+    pub sectors: u64,
+    /// Why.
+    pub error: String,
+}
+
+/// What `warm` did.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct WarmReport {
+    pub schema: u32,
+    /// How it ended: `complete`, `stopped`, `deadline`, `device gone`, `failed`, `refused`.
+    pub end: String,
+    /// Why it did not end well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// As it was named.
+    pub device: String,
+    /// What it was recognised by.
+    pub volume: Option<crate::volume::Identity>,
+    /// Name of the profile, empty where there was none.
+    pub profile: String,
+    /// `touch` or `full`: what was done in the end.
+    pub mode: String,
+    /// Unit that the plan was made for, in bytes.
+    pub unit_bytes: u64,
+    /// What carried the reads.
+    pub engine: String,
+    pub stages: Vec<StageReport>,
+    pub totals: Totals,
+    pub latency_us: LatencyUs,
+    /// Latency of a warm read by the verification; `null` where nothing was verified.
+    pub warm_latency_us: Option<u64>,
+    pub depth: DepthReport,
+    /// Seconds from kernel start to the first read.
+    pub first_read_uptime_s: f64,
+    /// The first of the extents that could not be read.
+    pub unreadable: Vec<Unreadable>,
+    /// Reads that were under way or due to be repeated when it ended.
+    pub abandoned: u64,
+    /// What was noticed on the way.
+    pub notes: Vec<String>,
+}
+
+impl WarmReport {
+    /// Makes it the report of both passes, of which the first is given: its reads were touches, and this one began so
+    /// many seconds after it.
+    pub fn follow(&mut self, first: WarmReport, after_s: f64) {
+        self.notes = first.notes;
+        self.first_read_uptime_s = first.first_read_uptime_s;
+        self.warm_latency_us = first.warm_latency_us;
+        for stage in &mut self.stages {
+            stage.started_s = stage.started_s.map(|started_s| started_s + after_s);
+        }
+        let (totals, before) = (&mut self.totals, first.totals);
+        totals.already_warm = before.already_warm;
+        totals.verified = before.verified;
+        totals.verify_failed = before.verify_failed;
+        totals.retries += before.retries;
+        totals.bytes_read += before.bytes_read;
+        totals.elapsed_s += after_s;
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let totals = &self.totals;
+        let ns = |seconds: f64| human_ns((seconds * 1e9) as u64);
+        let _ = writeln!(out, "{}: {} ({} mode, {})", self.device, self.end, self.mode, self.engine);
+        let _ = writeln!(
+            out,
+            "{} of {} units read with {} reads, {}, in {}",
+            totals.units - totals.units_left.min(totals.units),
+            totals.units,
+            totals.reads,
+            human_bytes(totals.bytes_read),
+            ns(totals.elapsed_s),
+        );
+        if self.stages.len() > 1 {
+            for stage in &self.stages {
+                let _ = writeln!(
+                    out,
+                    "  {:<10} {:>7} units {:>7} reads  from {:>8}  took {:>8}",
+                    stage.name,
+                    stage.units,
+                    stage.reads,
+                    stage.started_s.map_or_else(|| "-".into(), ns),
+                    ns(stage.elapsed_s),
+                );
+            }
+        }
+        let us = |us: u64| human_ns(us * 1000);
+        let latency = &self.latency_us;
+        let _ = writeln!(
+            out,
+            "latency p50 {}, p99 {}, max {}; depth {} to {}",
+            us(latency.p50),
+            us(latency.p99),
+            us(latency.max),
+            self.depth.initial,
+            self.depth.last,
+        );
+        if totals.verified > 0 {
+            let warm = totals.verified - totals.verify_failed;
+            let _ =
+                writeln!(out, "verified: {warm} of {} sampled units are warm throughout", totals.verified);
+        }
+        if totals.errors > 0 {
+            let _ = writeln!(out, "{} blocks could not be read, the first at:", totals.errors);
+            for bad in self.unreadable.iter().take(5) {
+                let _ = writeln!(out, "  sector {} +{}: {}", bad.start_sector, bad.sectors, bad.error);
+            }
+        }
+        if self.abandoned > 0 {
+            let _ = writeln!(out, "{} reads were not waited for", self.abandoned);
+        }
+        for note in &self.notes {
+            let _ = writeln!(out, "note: {note}");
+        }
+        out
+    }
+}
+
+/// What is hydrated at once.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct UnitFound {
+    /// In bytes; `null` where it is not what was assumed.
+    pub bytes: Option<u64>,
+    /// Share of sampled units that were warm throughout after one touch.
+    pub confidence: f64,
+}
+
+/// Why the volume is called cold.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Evidence {
+    /// Units that were read one at a time, then again.
+    pub units: u64,
+    /// Median of the first reads over that of the second.
+    pub ratio: f64,
+    /// Whether that is far enough apart.
+    pub cold: bool,
+}
+
+/// What one method got out of the volume.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MethodReport {
+    pub name: String,
+    /// Reads in flight.
+    pub depth: u32,
+    /// Units it hydrated.
+    pub units: u64,
+    pub bytes_read: u64,
+    pub errors: u64,
+    pub elapsed_s: f64,
+    pub hydrated_bytes_per_s: f64,
+    pub latency_us: LatencyUs,
+}
+
+/// What to give to `warm` on such a volume.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Recommended {
+    pub mode: String,
+    pub unit_bytes: u64,
+    pub depth: u32,
+}
+
+/// What `bench` measured.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct BenchReport {
+    pub schema: u32,
+    /// `complete`, or why not: `stopped`, `device gone`, `not cold`, `refused`.
+    pub end: String,
+    /// Why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    pub device: String,
+    pub volume: Option<crate::volume::Identity>,
+    /// For the draw of places.
+    pub seed: u64,
+    pub unit: UnitFound,
+    /// First reads, one at a time.
+    pub cold_latency_us: LatencyUs,
+    /// The same blocks again.
+    pub warm_latency_us: LatencyUs,
+    pub methods: Vec<MethodReport>,
+    pub recommended: Option<Recommended>,
+    pub evidence: Evidence,
+}
+
+impl BenchReport {
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let us = |us: u64| human_ns(us * 1000);
+        let _ = writeln!(
+            out,
+            "{}: cold: {} first reads took {} at the median, the same blocks again {}",
+            self.device,
+            self.evidence.units,
+            us(self.cold_latency_us.p50),
+            us(self.warm_latency_us.p50),
+        );
+        let _ = writeln!(
+            out,
+            "{:<16} {:>6} {:>10} {:>9} {:>12} {:>9} {:>9} {:>9}",
+            "method", "units", "read", "elapsed", "hydrated", "p50", "p99", "max"
+        );
+        for method in &self.methods {
+            let _ = writeln!(
+                out,
+                "{:<16} {:>6} {:>10} {:>9} {:>12} {:>9} {:>9} {:>9}",
+                method.name,
+                method.units,
+                human_bytes(method.bytes_read),
+                human_ns((method.elapsed_s * 1e9) as u64),
+                format!("{:.1} MB/s", method.hydrated_bytes_per_s / 1e6),
+                us(method.latency_us.p50),
+                us(method.latency_us.p99),
+                us(method.latency_us.max),
+            );
+        }
+        if let Some(best) = &self.recommended {
+            let unit = crate::units::ByteSize(best.unit_bytes);
+            let _ = writeln!(
+                out,
+                "recommended: --mode {} --unit {unit} --depth {} (the smallest depth within 5 % of the best rate)",
+                best.mode, best.depth
+            );
+        }
+        if self.unit.bytes.is_none() {
+            let _ =
+                writeln!(out, "the unit is smaller than was assumed: touching one block is not enough here");
+        }
+        out
+    }
+}
