@@ -31,7 +31,8 @@ const BUSY_POLL: Duration = Duration::from_millis(10);
 /// Reads of nothing that measure the way through the mount; their shortest settles well before so many.
 const WAY_READS: u32 = 200;
 /// What is taken for the way at most. Later reads may be faster than the measured ones, when a thread is woken on
-/// the reader's own processor, and none may be answered before its law: 8 us was the shortest seen at any time.
+/// the reader's own processor, and none may be answered before its law. Of 400,000 reads of nothing, on one
+/// processor and on two, idle and loaded, the shortest took 8.5 us (AMD EPYC, virtual machine).
 const WAY_NS_MAX: u64 = 8_000;
 
 /// How a volume is mounted.
