@@ -3,6 +3,8 @@
 //! Holds: a unit that was only touched is called warm when a sample of such units was read again and answered
 //! like warm ones; where it did not, `auto` reads every byte.
 
+pub mod find;
+
 use crate::device::Device;
 use crate::engine::{self, Depth, End, Options as EngineOptions, Outcome, Pace, Progress, Sample, Verdict};
 use crate::error::{Context, Error, Kind, Result};
@@ -10,7 +12,7 @@ use crate::extent::Extent;
 use crate::plan::{Mode, Plan, Shape};
 use crate::process;
 use crate::profile::Profile;
-use crate::profile::bind::resolve;
+use crate::profile::bind::{looked_up, resolve};
 use crate::report::{DepthReport, LatencyUs, SCHEMA, StageReport, Totals, Unreadable, WarmReport};
 use crate::units::{SECTOR_BYTES, as_ns, as_s};
 use crate::volume::Identity;
@@ -73,8 +75,7 @@ pub fn bind(options: &Options, profile: Option<&Profile>) -> Result<Bound> {
     let device = Device::open(&options.device)?;
     let (identity, stages) = match profile {
         Some(profile) => {
-            let used = profile.regions.iter().filter(|region| region.fs_uuid.is_some());
-            let wanted: Vec<&str> = used.filter_map(|region| region.partuuid.as_deref()).collect();
+            let wanted = looked_up(profile);
             let identity = match profile.volume {
                 Some(_) => device.identity(&options.root, |partuuid| wanted.contains(&partuuid))?,
                 // Nothing to compare: nothing is read.
