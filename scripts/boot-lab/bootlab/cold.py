@@ -7,7 +7,7 @@ import json
 import pathlib
 import tempfile
 
-from .shell import run
+from .shell import LabError, run, say
 
 
 class ColdVolume:
@@ -33,5 +33,9 @@ class ColdVolume:
         return json.loads(run(self.binary, "--json", "lab", "stats", self.directory))
 
     def __exit__(self, *_):
-        run(self.binary, "lab", "umount", self.directory)
+        try:
+            run(self.binary, "lab", "umount", self.directory)
+        except LabError as error:
+            # A mount namespace that someone made meanwhile keeps a copy; it goes with that namespace.
+            say(f"warning: {error}")
         self.directory.rmdir()

@@ -34,6 +34,8 @@ COMMON = (
 )
 PACKAGES = {"ext4": COMMON + ",initramfs-tools", "xfs": COMMON + ",dracut,xfsprogs"}
 VARIANTS = tuple(PACKAGES)
+# Counted up when the code below makes another image of the same parts.
+RECIPE = 1
 # Made by the platform's image build; read in part by the agent.
 MODELS = [(f"model-{number}.bin", 32 << 20) for number in range(8)]
 # The tree that is copied to the second disk: `quick` copies the first directory alone.
@@ -131,7 +133,7 @@ def scripts_of(variant):
 def build(variant, binary):
     """The image with the node's work and with `binary` as its /usr/sbin/ebs-prewarm."""
     below = base(variant)
-    recipe = [HERE / "bootlab" / "image.py", NODE, binary, *scripts_of(variant)]
+    recipe = [RECIPE, DISK_BYTES, MODELS, IMAGES, NODE, binary, *scripts_of(variant)]
 
     def make(directory):
         say(f"image {variant}: the node's work on top of the base")
