@@ -49,7 +49,7 @@ class Lab:
 
     def __init__(self, options):
         self.options = options
-        self.output = options.output
+        self.output = options.output.resolve()
         self.output.mkdir(parents=True, exist_ok=True)
         self.host, self.static = binaries()
         self.image = image.build(options.variant, self.static)
@@ -93,7 +93,7 @@ def binaries():
     """The host's, which emulates, and the static one, which goes into images."""
     given = os.environ.get("EBS_PREWARM_HOST"), os.environ.get("EBS_PREWARM_STATIC")
     if all(given):
-        return pathlib.Path(given[0]), pathlib.Path(given[1])
+        return pathlib.Path(given[0]).resolve(), pathlib.Path(given[1]).resolve()
     say("building ebs-prewarm")
     run("cargo", "build", "--quiet", "--locked", "--release", "--manifest-path", image.REPOSITORY / "Cargo.toml")
     run(image.REPOSITORY / ".ci/static")
@@ -143,7 +143,7 @@ def work(lab):
     result = {"schema": 1, "variant": options.variant, "model": options.model, "order": options.order,
               "quick": options.quick, "image": lab.image.directory.name, "started": int(time.time())}
     if options.profile:
-        profile = options.profile
+        profile = options.profile.resolve()
     else:
         profile, result["reference"] = reference.record(lab)
     times, boots = measure(lab, lab.initrd(profile))

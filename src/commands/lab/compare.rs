@@ -40,7 +40,8 @@ struct Comparison {
     coverage: f64,
     /// Units that were touched and are not in the recording, in order of their touch.
     missing: Vec<u64>,
-    /// Units in the recording that were not touched, and are not such as the snapshot does not hold.
+    /// Units that were read by the recording and were not touched, and are not such as the snapshot does not hold.
+    /// A write may go elsewhere, to a snapshot of the emulated disk, and touch nothing.
     extra: Vec<u64>,
     /// Of the recorded units, those that were read.
     read: u64,
@@ -78,7 +79,8 @@ fn compare(stats: &Stats, recording: &Recording, holes: &ExtentSet) -> Compariso
     let order = stats.touched.iter().map(|touch| touch.unit);
     let missing: Vec<u64> = order.filter(|unit| !recorded.contains_key(unit)).collect();
     let found = touched.len() - missing.len();
-    let extra = recorded.keys().filter(|unit| !touched.contains(unit) && !is_hole(unit));
+    let read_units = recorded.iter().filter(|(_, read)| **read).map(|(unit, _)| unit);
+    let extra = read_units.filter(|unit| !touched.contains(unit) && !is_hole(unit));
     let read = recorded.values().filter(|read| **read).count();
     Comparison {
         touched: touched.len() as u64,
@@ -131,11 +133,12 @@ mod tests {
         log.issue(2, at(5), Flags::WRITE, "init");
         log.issue(3, at(20), Flags::READ, "init");
         log.issue(4, at(30), Flags::READ, "init");
+        log.issue(5, at(40), Flags::WRITE, "init");
         let recording = log.finish(Header::default());
         let mut holes = ExtentSet::new();
         holes.insert(Extent::new(30 * 1024, 31 * 1024).unwrap());
         let found = compare(&Stats::of(&law, 4, 9), &recording, &holes);
-        assert_eq!((found.touched, found.recorded, found.read, found.written_only), (3, 2, 3, 1));
+        assert_eq!((found.touched, found.recorded, found.read, found.written_only), (3, 2, 3, 2));
         assert_eq!((found.missing.as_slice(), found.extra.as_slice()), ([9].as_slice(), [20].as_slice()));
         assert!(found.text().contains("66.67 %"), "{}", found.text());
     }
