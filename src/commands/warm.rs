@@ -6,10 +6,11 @@ use super::progress::Bar;
 use crate::device::disk_path;
 use crate::error::{Error, Result};
 use crate::plan::Mode;
-use crate::process::stop_on_signals;
+use crate::process::{leave_alone, stay_in_memory, stop_on_signals};
+use crate::profile::Profile;
 use crate::report::{SCHEMA, WarmReport};
 use crate::units::{ByteSize, Rate, parse_duration};
-use crate::warm;
+use crate::warm::{self, find};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +43,12 @@ pub struct WarmArgs {
     /// at the start, the volume is warmed all the same, and the exit code is 1
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// For an initramfs: wait so long for the disk that the profile is for to appear
+    #[arg(long, value_parser = parsed(parse_duration), value_name = "TIME")]
+    pub wait: Option<Duration>,
+    /// For an initramfs: stay in memory, and let systemd leave this process alone when the root changes
+    #[arg(long)]
+    pub survive_switch_root: bool,
 }
 
 /// What is to be read; shared with `plan`.
@@ -121,24 +128,51 @@ impl What {
         }
     }
 
-    /// Opens what is to be read, with the profile's extents on it.
-    pub fn bind(&self) -> Result<(warm::Options, warm::Bound)> {
+    /// Opens what is to be read, with the profile's extents on it. Waits so long for it to appear.
+    pub fn bind(&self, wait: Duration) -> Result<(warm::Options, warm::Bound)> {
         if self.profile.is_none() && self.rest != Some(Rest::All) {
             return Err(Error::usage("failed to find anything to read: no profile and no rest")
                 .hint("give --profile FILE, or --rest all"));
         }
         let profile = self.profile.as_deref().map(load_profile).transpose()?;
-        let options = self.options(disk_path(Path::new("/"), &self.device)?);
+        let options = self.options(self.find(profile.as_ref(), wait)?);
         let bound = warm::bind(&options, profile.as_ref())?;
         Ok((options, bound))
+    }
+
+    /// The disk to read. Where nothing carries `/` yet, as in an initramfs, `auto` is the disk that the profile was
+    /// recorded on.
+    fn find(&self, profile: Option<&Profile>, wait: Duration) -> Result<PathBuf> {
+        let root = Path::new("/");
+        let found = disk_path(root, &self.device);
+        match profile {
+            Some(profile) if self.device == Path::new("auto") && profile.volume.is_some() => {
+                found.or_else(|_| find::disk_of(root, profile, wait))
+            }
+            _ => found,
+        }
+    }
+}
+
+/// A warmer that has not got what it asks for warms all the same.
+fn survive_switch_root() {
+    if let Err(error) = leave_alone() {
+        tracing::warn!("failed to take a name that systemd leaves alone: {error}");
+    }
+    if let Err(error) = stay_in_memory() {
+        tracing::warn!("failed to lock memory: {error}");
     }
 }
 
 /// Warms. Whatever happens, the report is written, and whatever happens to the report, the volume is warmed.
 pub fn run(args: WarmArgs, output: Output) -> Result<()> {
+    if args.survive_switch_root {
+        survive_switch_root();
+    }
     let stop = stop_on_signals();
     let file = args.report.clone().map(ReportFile::new);
-    let warmed = args.what.bind().and_then(|(options, bound)| {
+    let wait = args.wait.unwrap_or_default();
+    let warmed = args.what.bind(wait).and_then(|(options, bound)| {
         let options = warm::Options {
             depth: args.depth.0,
             iops: args.iops,

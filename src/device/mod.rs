@@ -11,7 +11,7 @@ mod sysfs;
 pub mod table;
 
 use sysfs::queue_requests;
-pub use sysfs::{DeviceNumber, auto, whole_disk};
+pub use sysfs::{DeviceNumber, auto, disks, whole_disk};
 
 use crate::error::{Context, Error, Result};
 use crate::extent::Extent;

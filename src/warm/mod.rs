@@ -3,6 +3,8 @@
 //! Holds: a unit that was only touched is called warm when a sample of such units was read again and answered
 //! like warm ones; where it did not, `auto` reads every byte.
 
+pub mod find;
+
 use crate::device::Device;
 use crate::engine::{self, Depth, End, Options as EngineOptions, Outcome, Pace, Progress, Sample, Verdict};
 use crate::error::{Context, Error, Kind, Result};
