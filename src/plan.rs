@@ -217,6 +217,8 @@ impl Plan {
     fn touch(&mut self, extents: &[Extent], stage: &mut StagePlan) {
         let shape = self.shape;
         let unit_sectors = shape.unit_sectors();
+        // Growing step by step would touch twice the memory, page by page, and a boot waits for that.
+        self.reads.reserve(extents.len().min(shape.units() as usize));
         for extent in extents.iter().filter_map(|extent| shape.within(*extent)) {
             for unit in extent.units(unit_sectors) {
                 if self.mark(unit) {
