@@ -57,3 +57,73 @@ fn none(profile: &Profile, others: BTreeMap<PathBuf, (Instant, Error)>) -> Error
     Error::new(Kind::OtherVolume, format!("failed to find the disk of profile `{name}`: {}", each.join("; ")))
         .hint("record a boot of this image, or name the disk with --device")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::Extent;
+    use crate::profile::{Entry, Stage};
+    use crate::volume::{Identity, Region};
+    use std::fs;
+
+    /// A machine with image files for disks: each holds an MBR with a signature and one partition.
+    fn machine(disks: &[(&str, u32)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("dev")).unwrap();
+        for (name, signature) in disks {
+            appear(root.path(), name, *signature);
+        }
+        root
+    }
+
+    fn appear(root: &Path, name: &str, signature: u32) {
+        let mut head = vec![0u8; 1 << 20];
+        head[440..444].copy_from_slice(&signature.to_le_bytes());
+        head[450] = 0x83;
+        head[454..458].copy_from_slice(&64u32.to_le_bytes());
+        head[458..462].copy_from_slice(&1024u32.to_le_bytes());
+        head[510..512].copy_from_slice(&[0x55, 0xaa]);
+        fs::write(root.join("dev").join(name), head).unwrap();
+        let dir = root.join("sys/block").join(name);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("size"), "2048\n").unwrap();
+    }
+
+    /// Of the disk with that signature.
+    fn profile(signature: u32) -> Profile {
+        let region = Region { partuuid: Some(format!("{signature:08x}-01")), sectors: 1024, ..Region::default() };
+        let volume = Identity { table_uuid: Some(format!("{signature:08x}")), ..Identity::of_size(2048) };
+        let entry = Entry { region: 0, extent: Extent::at(8, 8).unwrap(), first_use_ms: 1, stall_ms: 1 };
+        let stages = vec![Stage { name: "ready".into(), entries: vec![entry] }];
+        Profile { volume: Some(volume), regions: vec![region], stages, ..Profile::default() }
+    }
+
+    #[test]
+    fn a_disk_is_found_by_what_it_carries_whatever_its_name() {
+        let root = machine(&[("nvme0n1", 7), ("nvme1n1", 8), ("xvda", 9)]);
+        for (signature, name) in [(8, "nvme1n1"), (9, "xvda"), (7, "nvme0n1")] {
+            let found = disk_of(root.path(), &profile(signature), Duration::ZERO).unwrap();
+            assert_eq!(found, root.path().join("dev").join(name));
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_not_there_is_said_to_be_so_and_others_are_named_with_their_differences() {
+        let none = disk_of(machine(&[]).path(), &profile(7), Duration::ZERO).unwrap_err();
+        assert!(none.full_text().contains("--wait"), "{}", none.full_text());
+        let other = disk_of(machine(&[("sda", 8)]).path(), &profile(7), Duration::ZERO).unwrap_err();
+        assert_eq!(other.kind(), Kind::OtherVolume);
+        assert!(other.full_text().contains("sda: ") && other.full_text().contains("00000007"), "{other}");
+    }
+
+    #[test]
+    fn a_disk_that_comes_later_is_waited_for() {
+        let root = machine(&[("sda", 8)]);
+        let path = root.path().to_path_buf();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| disk_of(&path, &profile(7), Duration::from_secs(600)));
+            appear(root.path(), "sdb", 7);
+            assert_eq!(waiting.join().unwrap().unwrap(), path.join("dev/sdb"));
+        });
+    }
+}

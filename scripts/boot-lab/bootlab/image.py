@@ -243,20 +243,42 @@ def initramfs(variant, root, output, binary, profile):
     return output
 
 
+def partition_bytes():
+    return DISK_BYTES - PARTITION_START - TAIL_BYTES
+
+
+def write_table(disk, start):
+    table = (
+        f"label: gpt\nlabel-id: {DISK_UUID}\n"
+        f"start={start // 512}, size={partition_bytes() // 512}, type=linux, uuid={PART_UUID}, name=root\n"
+    )
+    run("sfdisk", "--quiet", disk, stdin=table)
+
+
 def make_disk(variant, root, disk):
     """A GPT with one partition, and the filesystem with the tree in it."""
     with disk.open("wb") as file:
         file.truncate(DISK_BYTES)
-    size = DISK_BYTES - PARTITION_START - TAIL_BYTES
-    table = (
-        f"label: gpt\nlabel-id: {DISK_UUID}\n"
-        f"start={PARTITION_START // 512}, size={size // 512}, type=linux, uuid={PART_UUID}, name=root\n"
-    )
-    run("sfdisk", "--quiet", disk, stdin=table)
+    write_table(disk, PARTITION_START)
+    size = partition_bytes()
     if variant == "ext4":
         run(
             "mkfs.ext4", "-q", "-F", "-U", FS_UUID, "-L", "root", "-d", root,
             "-E", f"offset={PARTITION_START},hash_seed={FS_UUID},root_owner=0:0", disk, f"{size // 1024}k",
         )
-    else:
-        raise LabError(f"failed to make a filesystem for variant `{variant}`: not known")
+        return
+    # No mkfs.xfs fills a filesystem from a tree as it is. The loop device starts at the partition: kernels without
+    # partition tables can do that too. Detached lazily, it goes away with the mount at the end.
+    script = """
+        device=$(losetup --find --show --offset "$START" --sizelimit "$SIZE" "$DISK")
+        trap 'umount "$PLACE" 2>/dev/null || true; losetup --detach "$device"' EXIT
+        mkfs.xfs -q -m uuid="$UUID" -L root "$device"
+        mount "$device" "$PLACE"
+        cp -a "$ROOT/." "$PLACE/"
+        umount "$PLACE"
+    """
+    place = disk.with_name("place")
+    place.mkdir()
+    privately(script, START=PARTITION_START, SIZE=size, DISK=disk, UUID=FS_UUID,
+              PLACE=place, ROOT=root)
+    place.rmdir()

@@ -62,22 +62,23 @@ def accelerator():
     return ["-accel", "tcg,thread=multi", "-cpu", "qemu64"]
 
 
-def command(kernel, initrd, words, volume, fast, outbox, aio="threads"):
+def command(kernel, initrd, words, volume, fast, outbox, device="nvme", aio="threads"):
     cold = f"file={volume},if=none,id=root,format=raw,snapshot=on,cache=none,aio={aio}"
+    devices = {"nvme": f"nvme,serial={SERIAL},drive=root", "virtio": f"virtio-blk-pci,serial={SERIAL[:20]},drive=root"}
     plain = "format=raw,cache=unsafe,if=none"
     append = [f"root=PARTUUID={PART_UUID}", "ro", "console=ttyS0", "quiet", "systemd.show_status=0", *CHEAP, *words]
     return [
         "qemu-system-x86_64", *accelerator(), "-smp", "2", "-m", "2048", "-display", "none", "-monitor", "none",
         "-serial", "stdio", "-nodefaults", "-no-reboot", "-rtc", "base=2024-01-01",
         "-kernel", str(kernel), "-initrd", str(initrd), "-append", " ".join(append),
-        "-drive", cold, "-device", f"nvme,serial={SERIAL},drive=root",
+        "-drive", cold, "-device", devices[device],
         "-drive", f"file={fast},id=fast,{plain}", "-device", "virtio-blk-pci,drive=fast,serial=fast",
         "-drive", f"file={outbox},id=outbox,{plain}", "-device", "virtio-blk-pci,drive=outbox,serial=outbox",
         "-device", "virtio-rng-pci",
     ]
 
 
-def boot(image, initrd, words, cold, timeout_s=600):
+def boot(image, initrd, words, cold, device="nvme", timeout_s=600):
     """Boots from a mounted cold volume until the node is ready and has handed out its files."""
     with tempfile.TemporaryDirectory(prefix="ebs-prewarm-machine-") as scratch:
         scratch = pathlib.Path(scratch)
@@ -85,7 +86,7 @@ def boot(image, initrd, words, cold, timeout_s=600):
         for path, size in ((fast, FAST_BYTES), (outbox, OUTBOX_BYTES)):
             with path.open("wb") as file:
                 file.truncate(size)
-        line = command(image.kernel, initrd, words, cold.volume, fast, outbox)
+        line = command(image.kernel, initrd, words, cold.volume, fast, outbox, device)
         started = time.monotonic()
         process = subprocess.Popen(
             line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 
-from . import figures, image, machine, reference, show
+from . import cases, figures, image, machine, reference, show
 from .cold import ColdVolume
 from .shell import LabError, run, say
 
@@ -37,6 +37,7 @@ def arguments(argv):
     add("--modes", default=",".join(MODES), help="kinds of boot, of: " + ", ".join(MODES))
     add("--order", default="stall", help="order within a stage: stall, history, address")
     add("--seed", type=int, default=1, help="of the first round's volume; each round has its own")
+    add("--cases", default="", help="cases of no harm after the rounds: all, quick, or their names")
     add("--profile", type=pathlib.Path, help="a compiled profile, instead of recording a reference boot")
     add("--output", type=pathlib.Path, default=image.REPOSITORY / "target/boot-lab", help="folder for results")
     add("--expect", type=float, help="fail where less than this is recovered")
@@ -55,10 +56,10 @@ class Lab:
         self.image = image.build(options.variant, self.static)
         self.words = ["node.copy=base"] if options.quick else []
 
-    def boot(self, name, initrd, words, seed, sets=(), model=None):
+    def boot(self, name, initrd, words, seed, sets=(), disk=None, device="nvme"):
         """One boot; its files are kept in a folder of its name."""
-        with ColdVolume(self.host, self.image.disk, model or self.options.model, seed, sets) as cold:
-            boot = machine.boot(self.image, initrd, [*self.words, *words], cold)
+        with ColdVolume(self.host, disk or self.image.disk, self.options.model, seed, sets) as cold:
+            boot = machine.boot(self.image, initrd, [*self.words, *words], cold, device)
         keep(self.output / "boots" / name, boot)
         warmed = boot.json("ebs-prewarm/initramfs.json") or boot.json("ebs-prewarm/warm.json")
         touched = len(boot.stats["touched"])
@@ -146,7 +147,8 @@ def work(lab):
         profile = options.profile.resolve()
     else:
         profile, result["reference"] = reference.record(lab)
-    times, boots = measure(lab, lab.initrd(profile))
+    initrd = lab.initrd(profile)
+    times, boots = measure(lab, initrd)
     result["modes"] = figures.summary(times)
     result["boots"] = boots
     result["profile_bytes"] = profile.stat().st_size
@@ -154,6 +156,11 @@ def work(lab):
     save(lab, result)
     (lab.output / "boots.svg").write_text(show.plot(result))
     print(show.table(result))
+    wanted = options.cases or ("quick" if options.quick else "")
+    if wanted and wanted != "none":
+        result["cases"] = cases.check(lab, initrd, profile, wanted, times.get("cold", []))
+        save(lab, result)
+        print("\n" + show.cases(result["cases"]))
     print(f"\nresults, plot and each boot's files: {lab.output}")
     return verdict(options, result)
 
@@ -163,6 +170,10 @@ def verdict(options, result):
     never = [mode for mode, figures in modes.items() if figures["ready"] < figures["rounds"]]
     if never:
         print(f"error: not ready in each round: {', '.join(never)}", file=sys.stderr)
+        return 1
+    broken = [case["case"] for case in result.get("cases", []) if case["wrong"]]
+    if broken:
+        print(f"error: cases that do not hold: {', '.join(broken)}", file=sys.stderr)
         return 1
     share = modes.get("ebs-prewarm", {}).get("recovered")
     if options.expect is not None and (share is None or share < options.expect):

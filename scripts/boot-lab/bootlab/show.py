@@ -18,6 +18,15 @@ def seconds(value):
     return "-" if value is None else f"{value:.2f} s"
 
 
+def cases(results):
+    """A line for each case of no harm."""
+    width = max((len(each["case"]) for each in results), default=0)
+    return "\n".join(
+        f"{each['case']:<{width}}  {seconds(each['ready_s']):>9}  warmer: {each['end'] or 'no report':<10}  "
+        + ("; ".join(each["wrong"]) or "holds") for each in results
+    )
+
+
 def table(result):
     rows = [("boot", "ready", "median", "least", "most", "recovered")]
     for mode, figures in result["modes"].items():
