@@ -1,6 +1,6 @@
 //! From argv to library calls: one file a verb. No clap type goes below this room.
 
-#[cfg(feature = "people")]
+#[cfg(feature = "report")]
 mod bench;
 mod common;
 #[cfg(feature = "lab")]
@@ -39,7 +39,7 @@ enum Verb {
     Profile(profile::Args),
     Warm(warm::WarmArgs),
     Plan(plan::PlanArgs),
-    #[cfg(feature = "people")]
+    #[cfg(feature = "report")]
     Bench(bench::BenchArgs),
     /// The cold-volume emulator: an image that behaves like a volume made from a snapshot
     #[cfg(feature = "lab")]
@@ -58,7 +58,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Record(args) => record::run(args, output),
         #[cfg(feature = "people")]
         Verb::Profile(args) => profile::run(args, output),
-        #[cfg(feature = "people")]
+        #[cfg(feature = "report")]
         Verb::Bench(args) => bench::run(args, output),
         #[cfg(feature = "lab")]
         Verb::Lab(lab) => lab::run(lab, output),
