@@ -1,8 +1,8 @@
 //! The emulator's life: how it starts, for whom, how it ends, what it refuses.
 
 use crate::support::{
-    BIN, ColdFile, ColdLoop, ebs, ebs_fails, output, pattern, patterned_image, read_direct, require,
-    require_root, run, shown,
+    BIN, ColdFile, ColdLoop, ebs, ebs_fails, heeding_signals, output, pattern, patterned_image, read_direct,
+    require, require_root, run, shown,
 };
 use ebs_prewarm::cold::Model;
 use ebs_prewarm::lab::{LoopDevice, LoopOptions, Mount, Options, Stats};
@@ -292,7 +292,7 @@ fn in_the_foreground_it_says_when_it_is_ready_and_ends_when_interrupted() {
     std::fs::create_dir(&dir).unwrap();
     let mut command = Command::new(BIN);
     command.args(["--json", "lab", "mount", "--foreground"]).args([&image, &dir]).stdout(Stdio::piped());
-    let mut emulator = command.spawn().unwrap();
+    let mut emulator = heeding_signals(&mut command).spawn().unwrap();
     let mut lines = BufReader::new(emulator.stdout.take().unwrap()).lines().map_while(Result::ok);
     let document: Vec<String> = lines.by_ref().take_while(|line| line != "}").collect();
     assert!(document.iter().any(|line| line.contains("cold/volume")), "{document:?}");

@@ -157,7 +157,7 @@ struct Running {
 impl Running {
     /// Returns when tracing is on.
     fn start(mut command: Command) -> Running {
-        let mut child = command.spawn().unwrap();
+        let mut child = crate::support::heeding_signals(&mut command).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         while !line.starts_with("recording ") {

@@ -13,6 +13,7 @@ pub use cold_loop::{ColdFile, ColdLoop};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -44,6 +45,19 @@ pub fn require(tool: &str) -> bool {
         skip(&format!("needs `{tool}`"));
     }
     there
+}
+
+/// Lets a child be ended by signals that this process was told to ignore: under `nohup`, or behind `&` in a script.
+pub fn heeding_signals(command: &mut Command) -> &mut Command {
+    let heed = || {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+            // SAFETY: the default action is a constant, and the call is safe between fork and exec.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls only and allocates nothing.
+    unsafe { command.pre_exec(heed) }
 }
 
 /// Output as text, for messages.

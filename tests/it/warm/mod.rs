@@ -225,7 +225,8 @@ fn start_as_is(mut command: Command) -> Started {
             String::from_utf8_lossy(&bytes).into_owned()
         })
     }
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let child = crate::support::heeding_signals(&mut command).spawn();
+    let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let (out, err) = (child.stdout.take().map(reader), child.stderr.take().map(reader));
     Started { child, out, err }
 }
