@@ -92,7 +92,7 @@ mod tests {
     /// Of the disk with that signature.
     fn profile(signature: u32) -> Profile {
         let region =
-            Region { partuuid: Some(format!("{signature:08x}-01")), sectors: 1024, ..Region::default() };
+            Region { partuuid: Some(format!("{signature:08x}-01")), fs_uuid: None, start: 0, sectors: 1024 };
         let volume = Identity { table_uuid: Some(format!("{signature:08x}")), ..Identity::of_size(2048) };
         let entry = Entry { region: 0, extent: Extent::at(8, 8).unwrap(), first_use_ms: 1, stall_ms: 1 };
         let stages = vec![Stage { name: "ready".into(), entries: vec![entry] }];
