@@ -1,27 +1,46 @@
 //! What the process asks the kernel about itself: signals as a flag, processor time, time since the kernel started.
 
 use crate::units::NS_PER_S;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn on_signal(_: libc::c_int) {
-    STOP.store(true, Ordering::Relaxed);
+extern "C" fn on_signal(signal: libc::c_int) {
+    if STOP.swap(true, Ordering::Relaxed) {
+        // SAFETY: both calls may be made in a handler; the signal is raised when this one is left.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+        }
+    }
 }
 
-/// From now on SIGINT and SIGTERM set the flag that is returned, and interrupt what waits. A second one of them
-/// ends the process as it would have without us.
+/// From now on SIGINT and SIGTERM set the flag that is returned, and interrupt what waits. A second one of them,
+/// whichever, ends the process as it would have without us.
 pub fn stop_on_signals() -> &'static AtomicBool {
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: the handler stores to an atomic and nothing else; the struct is zeroed and then filled in.
+        // SAFETY: the handler is sound in itself; the struct is zeroed and then filled in.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
-            action.sa_flags = libc::SA_RESETHAND;
             libc::sigaction(signal, &action, std::ptr::null_mut());
         }
     }
     &STOP
+}
+
+/// Whether a signal has set the flag of [`stop_on_signals`].
+pub fn stop_asked() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
+/// Asks a child that was not waited for to end.
+pub fn terminate(child: &std::process::Child) {
+    // SAFETY: plain numbers; the id is the child's own as long as nobody waited for it.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
 }
 
 /// Processor seconds of this process, user and system.
@@ -42,6 +61,32 @@ pub fn uptime_ns() -> u64 {
     // SAFETY: the kernel fills in a live struct; this clock exists since Linux 2.6.39.
     unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
     time.tv_sec as u64 * NS_PER_S + time.tv_nsec as u64
+}
+
+/// Systemd leaves a root process whose first argument starts so alone when it changes the root (its document on
+/// storage daemons for the root filesystem).
+const LEFT_ALONE: &str = "@ebs-prewarm";
+
+/// Takes the name that systemd leaves alone: runs the same program again under it. Returns once this process has
+/// that name, or with the reason why it has not.
+pub fn leave_alone() -> io::Result<()> {
+    let mut arguments = std::env::args_os();
+    if arguments.next().is_some_and(|name| name.as_encoded_bytes().starts_with(b"@")) {
+        return Ok(());
+    }
+    Err(Command::new("/proc/self/exe").arg0(LEFT_ALONE).args(arguments).exec())
+}
+
+/// Keeps what is mapped by now in memory, and what is touched later: nothing has to be paged in from the disk that
+/// is being warmed, or from a root that is gone.
+pub fn stay_in_memory() -> io::Result<()> {
+    for flags in [libc::MCL_CURRENT, libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT] {
+        // SAFETY: no memory is passed.
+        if unsafe { libc::mlockall(flags) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Whether this process runs as root.

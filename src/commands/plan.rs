@@ -8,6 +8,7 @@ use crate::units::{ByteSize, SECTOR_BYTES, as_s, human_bytes, human_ns};
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// Show what `warm` would do: reads, bytes, seconds, and the price of the alternatives
 #[derive(Debug, Args)]
@@ -54,7 +55,7 @@ struct Planned {
 
 /// Shows the plan.
 pub fn run(args: PlanArgs, output: Output) -> Result<()> {
-    let (options, bound) = args.what.bind()?;
+    let (options, bound) = args.what.bind(Duration::ZERO)?;
     let plan = bound.plan(options.mode.unwrap_or(Mode::Touch));
     let unit_bytes = plan.shape().unit_bytes;
     let expected = |totals: &StagePlan| as_s(Expectation::GP3.elapsed_ns(totals, unit_bytes));

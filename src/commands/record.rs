@@ -1,6 +1,7 @@
 //! `record`: which disk, until when, to which file.
 
-use super::output::Output;
+use super::common::parsed;
+use super::output::{Output, tell};
 use crate::device::{Device, DeviceNumber, disk_path, whole_disk};
 use crate::error::{Context, Error, Result};
 use crate::extent::Extent;
@@ -49,10 +50,10 @@ pub struct Args {
     #[arg(long)]
     boot_ring: bool,
     /// Stop after this time
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = parsed(parse_duration))]
     after: Option<Duration>,
     /// Stop when there was no request for this time
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parsed(parse_duration))]
     idle: Option<Duration>,
     /// Stop when this file exists
     #[arg(long, value_name = "PATH")]
@@ -61,7 +62,7 @@ pub struct Args {
     #[arg(long, value_name = "UNIT", value_parser = parse_unit)]
     until_unit: Option<String>,
     /// Go on for this time after --until-unit; what is touched then is of the stage `later`
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "until_unit")]
+    #[arg(long, value_name = "TIME", value_parser = parsed(parse_duration), requires = "until_unit")]
     linger: Option<Duration>,
     /// Command to run and record; with --json its output goes to standard error
     #[arg(last = true, value_name = "COMMAND")]
@@ -98,7 +99,7 @@ pub fn run(args: Args, output: Output) -> Result<()> {
     };
     let mut session = Session::start(root, &options)?;
     let mut child = spawn(&args.command, &signals, output)?;
-    eprintln!("recording {} ({})", disk.path.display(), disk.number);
+    tell(format_args!("recording {} ({})", disk.path.display(), disk.number));
     let stops = Stops {
         after: args.after,
         idle: args.idle,
@@ -116,7 +117,11 @@ pub fn run(args: Args, output: Output) -> Result<()> {
     let mut recording = finished.recording;
     recording.header.device = disk.path.display().to_string();
     // Only now: recognising the volume reads from it.
-    recording.header.volume = Some(identity(root, &disk, &recording));
+    let mut volume = identity(root, &disk, &recording);
+    // A disk that shrank meanwhile: what was touched is kept all the same.
+    let end = recording.touches().map(|touch| touch.extent.end()).max().unwrap_or(0);
+    volume.sectors = volume.sectors.max(end);
+    recording.header.volume = Some(volume);
     warn_of_losses(&recording);
     let bytes = format::encode(&recording);
     files::write_atomically(&args.output, &bytes)?;
@@ -188,8 +193,7 @@ fn spawn(command: &[OsString], signals: &Signals, output: Output) -> Result<Opti
 fn identity(root: &Path, disk: &Disk, recording: &Recording) -> Identity {
     let of_size = |error: Error| {
         tracing::warn!("{}; the recording is bound to the size alone", error.full_text());
-        let end = recording.touches().map(|touch| touch.extent.end()).max().unwrap_or(0);
-        Identity::of_size(disk.sectors.max(end))
+        Identity::of_size(disk.sectors)
     };
     let device = match Device::open(&disk.path) {
         Ok(device) => device,

@@ -1,15 +1,16 @@
 //! `warm`: a profile's blocks, first things first.
 
-use super::common::{load_profile, write_report};
+use super::common::{ReportFile, first_error, load_profile, parsed};
 use super::output::Output;
 use super::progress::Bar;
 use crate::device::disk_path;
 use crate::error::{Error, Result};
 use crate::plan::Mode;
-use crate::process::stop_on_signals;
+use crate::process::{leave_alone, stay_in_memory, stop_on_signals};
+use crate::profile::Profile;
 use crate::report::{SCHEMA, WarmReport};
 use crate::units::{ByteSize, Rate, parse_duration};
-use crate::warm;
+use crate::warm::{self, find};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,20 +28,27 @@ pub struct WarmArgs {
     #[command(flatten)]
     pub what: What,
     /// Reads in flight: a number, or `auto` to find it from the rate of completions
-    #[arg(long, default_value = "auto", value_parser = depth, value_name = "auto|N")]
+    #[arg(long, default_value = "auto", value_parser = parsed(depth), value_name = "auto|N")]
     pub depth: Depth,
     /// Submit at most so many reads a second
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub iops: u64,
     /// Read at most so many bytes a second
-    #[arg(long)]
+    #[arg(long, value_parser = parsed(str::parse::<Rate>))]
     pub rate: Option<Rate>,
     /// Stop after this long; what was not warmed by then stays cold (exit code 5)
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, value_parser = parsed(parse_duration), value_name = "TIME")]
     pub deadline: Option<Duration>,
-    /// Write what was done to a file, as JSON
+    /// Write what was done to a file, as JSON, also where it was refused. Where that is impossible a warning says so
+    /// at the start, the volume is warmed all the same, and the exit code is 1
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// For an initramfs: wait so long for the disk that the profile is for to appear
+    #[arg(long, value_parser = parsed(parse_duration), value_name = "TIME")]
+    pub wait: Option<Duration>,
+    /// For an initramfs: stay in memory, and let systemd leave this process alone when the root changes
+    #[arg(long)]
+    pub survive_switch_root: bool,
 }
 
 /// What is to be read; shared with `plan`.
@@ -57,7 +65,7 @@ pub struct What {
     #[arg(long, value_enum, default_value_t = ModeArg::Auto)]
     pub mode: ModeArg,
     /// What the storage hydrates at once: a size, or `auto` for 512KiB
-    #[arg(long, default_value = "auto", value_parser = unit, value_name = "SIZE|auto")]
+    #[arg(long, default_value = "auto", value_parser = parsed(unit), value_name = "SIZE|auto")]
     pub unit: Unit,
     /// After the profile: `all` warms the rest of the volume too, with idle priority
     #[arg(long, value_enum)]
@@ -120,23 +128,51 @@ impl What {
         }
     }
 
-    /// Opens what is to be read, with the profile's extents on it.
-    pub fn bind(&self) -> Result<(warm::Options, warm::Bound)> {
+    /// Opens what is to be read, with the profile's extents on it. Waits so long for it to appear.
+    pub fn bind(&self, wait: Duration) -> Result<(warm::Options, warm::Bound)> {
         if self.profile.is_none() && self.rest != Some(Rest::All) {
             return Err(Error::usage("failed to find anything to read: no profile and no rest")
                 .hint("give --profile FILE, or --rest all"));
         }
         let profile = self.profile.as_deref().map(load_profile).transpose()?;
-        let options = self.options(disk_path(Path::new("/"), &self.device)?);
+        let options = self.options(self.find(profile.as_ref(), wait)?);
         let bound = warm::bind(&options, profile.as_ref())?;
         Ok((options, bound))
     }
+
+    /// The disk to read. Where nothing carries `/` yet, as in an initramfs, `auto` is the disk that the profile was
+    /// recorded on.
+    fn find(&self, profile: Option<&Profile>, wait: Duration) -> Result<PathBuf> {
+        let root = Path::new("/");
+        let found = disk_path(root, &self.device);
+        match profile {
+            Some(profile) if self.device == Path::new("auto") && profile.volume.is_some() => {
+                found.or_else(|_| find::disk_of(root, profile, wait))
+            }
+            _ => found,
+        }
+    }
 }
 
-/// Warms. Whatever happens, the report is written.
+/// A warmer that has not got what it asks for warms all the same.
+fn survive_switch_root() {
+    if let Err(error) = leave_alone() {
+        tracing::warn!("failed to take a name that systemd leaves alone: {error}");
+    }
+    if let Err(error) = stay_in_memory() {
+        tracing::warn!("failed to lock memory: {error}");
+    }
+}
+
+/// Warms. Whatever happens, the report is written, and whatever happens to the report, the volume is warmed.
 pub fn run(args: WarmArgs, output: Output) -> Result<()> {
+    if args.survive_switch_root {
+        survive_switch_root();
+    }
     let stop = stop_on_signals();
-    let warmed = args.what.bind().and_then(|(options, bound)| {
+    let file = args.report.clone().map(ReportFile::new);
+    let wait = args.wait.unwrap_or_default();
+    let warmed = args.what.bind(wait).and_then(|(options, bound)| {
         let options = warm::Options {
             depth: args.depth.0,
             iops: args.iops,
@@ -144,23 +180,22 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
             deadline: args.deadline,
             ..options
         };
-        let mut bar = Bar::new(bound.plan(options.mode.unwrap_or(Mode::Touch)).stages());
+        let mut bar = Bar::default();
         let report = warm::warm(&bound, &options, stop, &mut bar);
         bar.clear();
         report
     });
-    let (report, result) = match warmed {
+    let written = |report: &WarmReport| file.map_or(Ok(()), |file| file.write(report));
+    match warmed {
         Ok(report) => {
-            output.print(&report, WarmReport::text)?;
-            let result = warm::verdict(&report);
-            (report, result)
+            let written = written(&report);
+            first_error([warm::verdict(&report), written, output.print(&report, WarmReport::text)])
         }
-        Err(error) => (refused(&args, &error), Err(error)),
-    };
-    if let Some(path) = &args.report {
-        write_report(path, &report)?;
+        Err(error) => {
+            let written = written(&refused(&args, &error));
+            first_error([Err(error), written])
+        }
     }
-    result
 }
 
 /// A boot goes on without us; why is in the report all the same.

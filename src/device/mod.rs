@@ -5,13 +5,13 @@
 
 mod fiemap;
 pub mod files;
-mod filesystem;
+pub mod filesystem;
 mod ioctl;
 mod sysfs;
-mod table;
+pub mod table;
 
 use sysfs::queue_requests;
-pub use sysfs::{DeviceNumber, auto, whole_disk};
+pub use sysfs::{DeviceNumber, auto, disks, whole_disk};
 
 use crate::error::{Context, Error, Result};
 use crate::extent::Extent;

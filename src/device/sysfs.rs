@@ -128,6 +128,24 @@ pub fn queue_requests(root: &Path, number: DeviceNumber) -> Option<u32> {
     read(&dir.join("queue/nr_requests")).and_then(|text| text.parse().ok())
 }
 
+/// Virtual disks: nothing that is hydrated is one of these, and what they are made of is looked at itself.
+const NO_DISKS: [&str; 8] = ["dm-", "fd", "loop", "md", "nbd", "ram", "sr", "zram"];
+
+/// The disks that the kernel knows by now and that hold anything, by name.
+pub fn disks(root: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(root.join("sys/block")) else { return Vec::new() };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let real = names.filter(|name| !NO_DISKS.iter().any(|prefix| name.starts_with(prefix)));
+    let filled = |name: &String| {
+        let size = read(&root.join("sys/block").join(name).join("size"));
+        size.is_some_and(|sectors| sectors != "0")
+    };
+    let mut paths: Vec<PathBuf> =
+        real.filter(filled).map(|name| root.join("dev").join(name.replace('!', "/"))).collect();
+    paths.sort();
+    paths
+}
+
 /// The disk that carries `/`.
 pub fn auto(root: &Path) -> Result<PathBuf> {
     let path = root.join("proc/self/mountinfo");
@@ -202,6 +220,27 @@ mod tests {
         let error = auto(overlay.path()).unwrap_err().full_text();
         assert!(error.contains("no block device") && error.contains("--device"), "{error}");
         assert!(auto(Path::new("/nonexistent")).is_err());
+    }
+
+    #[test]
+    fn disks_are_those_with_sectors_of_their_own() {
+        let root = tempfile::tempdir().unwrap();
+        for (name, sectors) in [
+            ("nvme1n1", "64\n"),
+            ("nvme0n1", "16777216\n"),
+            ("loop0", "8\n"),
+            ("dm-0", "8\n"),
+            ("sda", "0\n"),
+        ] {
+            let dir = root.path().join("sys/block").join(name);
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join("size"), sectors).unwrap();
+        }
+        fs::create_dir_all(root.path().join("sys/block/cciss!c0d0")).unwrap();
+        fs::write(root.path().join("sys/block/cciss!c0d0/size"), "8\n").unwrap();
+        let dev = root.path().join("dev");
+        assert_eq!(disks(root.path()), [dev.join("cciss/c0d0"), dev.join("nvme0n1"), dev.join("nvme1n1")]);
+        assert!(disks(Path::new("/nonexistent")).is_empty());
     }
 
     #[test]

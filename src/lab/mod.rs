@@ -18,6 +18,7 @@ mod stats;
 
 pub use client::{reset, stats, umount};
 pub use daemon::{hold_signals, in_background, serve};
+pub use image::Image;
 pub use loop_device::{LoopDevice, LoopOptions};
 pub use mount::{Mount, Options};
 pub use stats::{Counts, FirstTouch, Late, Parameters, Stats};

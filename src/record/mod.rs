@@ -9,9 +9,9 @@
 mod boot;
 mod clock;
 mod dbus;
-mod format;
+pub mod format;
 mod merge;
-mod page;
+pub mod page;
 mod rings;
 mod stages;
 mod stop;

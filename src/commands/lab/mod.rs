@@ -1,7 +1,9 @@
 //! `lab`: mounting, watching, resetting and unmounting an emulated cold volume.
 
-use super::output::Output;
+mod compare;
+
 use crate::cold::Model;
+use crate::commands::output::Output;
 use crate::error::{Context, Error, Result};
 use crate::lab::{self, Mount, Options};
 use clap::{Args, Subcommand};
@@ -21,6 +23,8 @@ pub enum Lab {
     Stats(StatsArgs),
     /// Make the volume cold again and forget what was counted
     Reset(ResetArgs),
+    /// Compare a recording with the units that a saved `lab stats --json` says were touched
+    Compare(compare::CompareArgs),
     /// Unmount the volume and wait for its process to end
     Umount(UmountArgs),
 }
@@ -104,6 +108,7 @@ pub fn run(verb: Lab, output: Output) -> Result<()> {
             lab::reset(&args.dir)?;
             done(args.dir, "is cold again")
         }
+        Lab::Compare(args) => compare::run(args, output),
         Lab::Umount(args) => {
             lab::umount(&args.dir)?;
             done(args.dir, "is unmounted")

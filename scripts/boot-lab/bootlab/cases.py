@@ -1,0 +1,180 @@
+"""Cases of no harm: whatever is wrong, the node gets ready, and no later than without us.
+
+Holds: each case is one boot, and says what it expects of the warmer's report. How late is too late is judged against
+the cold boots of the same run: the worst of them and 2 %.
+"""
+
+import json
+import random
+
+from . import image
+from .cpio import laid_over
+from .shell import run, say
+
+PROFILE = "etc/ebs-prewarm/boot.bin"
+SCRIPTS = "scripts/init-top"
+# Promised: no later than a cold boot and 2 %.
+LATER_MAX = 1.02
+
+
+class Case:
+    """What is done to a boot, and what must come of it."""
+
+    def __init__(self, name, end, *, prepare=None, sets=(), words=(), quick=False, variants=image.VARIANTS, **machine):
+        self.name, self.end, self.prepare, self.sets, self.words = name, end, prepare, sets, words
+        self.quick, self.variants, self.machine = quick, variants, machine
+
+
+def files_over(make):
+    """Lays what `make(lab, profile)` returns over the initramfs."""
+    def prepare(lab, case, initrd, profile):
+        path = lab.output / f"initrd.{case.name}"
+        path.write_bytes(laid_over(initrd.read_bytes(), make(lab, profile)))
+        return {"initrd": path}
+    return prepare
+
+
+def profile_over(make):
+    return files_over(lambda lab, profile: {PROFILE: (make(lab, profile), 0o644)})
+
+
+def corrupted(_lab, profile):
+    data = bytearray(profile.read_bytes())
+    for place in random.Random(1).sample(range(len(data)), 40):
+        data[place] ^= 0xFF
+    return bytes(data)
+
+
+def truncated(_lab, profile):
+    data = profile.read_bytes()
+    return data[: len(data) // 2]
+
+
+def of_another_image(lab, profile):
+    """The same extents, recorded on a disk with other UUIDs."""
+    text = profile.with_suffix(".yaml").read_text()
+    return compiled(lab, text.replace(image.DISK_UUID[:8], "0badcafe"), "other")
+
+
+def with_unreadable(lab, profile):
+    text = profile.with_suffix(".yaml").read_text()
+    lines = "".join(f"  0 1 {unit * 1024 - image.PARTITION_START // 512} 8 1 1\n" for unit in unused_units(lab))
+    return compiled(lab, text.rstrip("\n") + "\n" + lines, "unreadable")
+
+
+def compiled(lab, text, name):
+    people, binary = lab.output / f"{name}.yaml", lab.output / f"{name}.bin"
+    people.write_text(text)
+    run(lab.host, "profile", "seal", people)
+    run(lab.host, "profile", "compile", "-o", binary, people)
+    return binary.read_bytes()
+
+
+def unused_units(lab, count=24):
+    """Units that no boot reads: the end of the tree that --quick does not copy, or what no boot touched."""
+    stats = json.loads((lab.output / "reference.stats.json").read_text())
+    touched = {touch["unit"] for touch in stats["touched"]}
+    first = image.PARTITION_START // stats["model"]["unit_bytes"] + 8
+    # Metadata is at the start of the filesystem; what is far from anything touched is data.
+    free = (unit for unit in range(first, 6000) if not any(unit + near in touched for near in range(-2, 3)))
+    return [unit for _, unit in zip(range(count), free)]
+
+
+def unreadable(lab, case, initrd, profile):
+    prepared = profile_over(with_unreadable)(lab, case, initrd, profile)
+    prepared["sets"] = ["eio_units=" + ",".join(str(unit) for unit in unused_units(lab))]
+    return prepared
+
+
+def killer(_lab, _profile):
+    """A script beside ours that kills the warmer in its first second or so."""
+    script = (
+        b"#!/bin/sh\n[ \"$1\" != prereqs ] || exit 0\n"
+        b"(sleep 0.7; read -r pid </run/ebs-prewarm/pid; kill -9 \"$pid\") &\nexit 0\n"
+    )
+    order = (
+        b'/scripts/init-top/ebs-prewarm "$@"\n[ -e /conf/param.conf ] && . /conf/param.conf\n'
+        b'/scripts/init-top/killer "$@"\n[ -e /conf/param.conf ] && . /conf/param.conf\n'
+        b'/scripts/init-top/udev "$@"\n[ -e /conf/param.conf ] && . /conf/param.conf\n'
+    )
+    return {f"{SCRIPTS}/killer": (script, 0o755), f"{SCRIPTS}/ORDER": (order, 0o644)}
+
+
+def disk_changed(change):
+    """Boots from a disk that `change(disk, path)` makes of the image's."""
+    def prepare(lab, case, initrd, _profile):
+        path = lab.output / f"disk.{case.name}"
+        change(lab.image.disk, path)
+        return {"initrd": initrd, "disk": path}
+    return prepare
+
+
+def grown(disk, path):
+    run("cp", "--sparse=always", disk, path)
+    with path.open("r+b") as file:
+        file.truncate(20 << 30)
+
+
+def moved(disk, path):
+    start = image.PARTITION_START + (64 << 20)
+    with path.open("wb") as file:
+        file.truncate(image.DISK_BYTES + (64 << 20))
+    image.write_table(path, start)
+    run("dd", f"if={disk}", f"of={path}", "bs=1M", f"skip={image.PARTITION_START >> 20}", f"seek={start >> 20}",
+        f"count={image.partition_bytes() >> 20}", "conv=sparse,notrunc", "status=none")
+
+
+DEBIAN = ("ext4",)
+CASES = [
+    Case("no-profile", None, prepare=lambda lab, *_: {"initrd": without_profile(lab)}),
+    Case("profile-empty", "refused", prepare=profile_over(lambda *_: b"")),
+    Case("profile-corrupted", "refused", prepare=profile_over(corrupted), quick=True),
+    Case("profile-truncated", "refused", prepare=profile_over(truncated)),
+    Case("profile-of-another-image", "refused", prepare=profile_over(of_another_image)),
+    Case("units-unreadable", "complete", prepare=unreadable),
+    Case("stall-60s", "complete", sets=["stall_fetch=200"]),
+    Case("warmer-killed", None, prepare=files_over(killer), quick=True, variants=DEBIAN),
+    Case("disk-grown", "complete", prepare=disk_changed(grown)),
+    Case("partition-moved", "complete", prepare=disk_changed(moved)),
+    Case("disk-under-another-name", "complete", device="virtio"),
+    Case("switched-off", None, words=["ebs_prewarm=off"]),
+    Case("tracing-refused", None, words=["ebs_prewarm=record", "lockdown=confidentiality"]),
+]
+
+
+def without_profile(lab):
+    return image.initramfs(lab.image.variant, lab.image.root, lab.output / "initrd.no-profile", lab.static, None)
+
+
+def check(lab, initrd, profile, names, cold_times):
+    """Runs the cases; returns what came of each, with the reasons why one does not hold."""
+    if names == "quick":
+        chosen = [case for case in CASES if case.quick]
+    else:
+        chosen = [case for case in CASES if names == "all" or case.name in names.split(",")]
+    known = [time for time in cold_times if time is not None]
+    limit = max(known) * LATER_MAX if known else None
+    results = []
+    for case in chosen:
+        if lab.image.variant not in case.variants:
+            continue
+        prepared = {"initrd": initrd, **(case.prepare(lab, case, initrd, profile) if case.prepare else {})}
+        boot = lab.boot(
+            f"case-{case.name}", prepared["initrd"], case.words, lab.options.seed,
+            [*case.sets, *prepared.get("sets", [])], disk=prepared.get("disk"), **case.machine,
+        )
+        report = boot.json("ebs-prewarm/initramfs.json")
+        end = report["end"] if report else None
+        wrong = []
+        if boot.ready_s is None:
+            wrong.append(f"not ready: {boot.why}")
+        elif limit and boot.ready_s > limit and case.name != "stall-60s":
+            wrong.append(f"ready after {boot.ready_s:.2f} s, later than {limit:.2f} s")
+        if end != case.end:
+            wrong.append(f"the report says {end}, not {case.end}")
+        results.append({"case": case.name, "ready_s": boot.ready_s, "end": end,
+                        "error": report.get("error") if report else None, "wrong": wrong})
+        say(f"case {case.name}: " + ("; ".join(wrong) or "holds"))
+        if prepared.get("disk"):
+            prepared["disk"].unlink()
+    return results

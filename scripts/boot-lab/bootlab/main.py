@@ -1,0 +1,182 @@
+"""The command: what is asked for, in which order, and where it goes.
+
+Holds: results are saved as they come, so that a run which is broken off has not been for nothing; the exit code is 1
+where a boot did not get ready or recovered is below what was asked for.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+
+from . import cases, figures, image, machine, reference, show
+from .cold import ColdVolume
+from .shell import LabError, run, say
+
+MODES = ("warm", "cold", "fio", "ebs-prewarm")
+EXAMPLE = """example:
+  scripts/boot-lab/run --quick
+  scripts/boot-lab/run --variant ext4 --model gp3 --rounds 5 --output results
+
+Needs root, QEMU and debootstrap. Images are kept in $EBS_PREWARM_CACHE (/var/cache/ebs-prewarm-boot-lab)."""
+
+
+def arguments(argv):
+    parser = argparse.ArgumentParser(
+        prog="scripts/boot-lab/run", description=sys.modules["__main__"].__doc__, epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="one round, 100 MB of images to copy, as in continuous integration")
+    add("--variant", choices=image.VARIANTS, default="ext4", help="filesystem and what makes the initramfs")
+    add("--model", default="gp3", help="how the volume behaves: gp3, io2, slow, scarce, ... or a file")
+    add("--rounds", type=int, help="boots of each kind, interleaved (5, or 1 with --quick)")
+    add("--modes", default=",".join(MODES), help="kinds of boot, of: " + ", ".join(MODES))
+    add("--order", default="stall", help="order within a stage: stall, history, address")
+    add("--seed", type=int, default=1, help="of the first round's volume; each round has its own")
+    add("--cases", default="", help="cases of no harm after the rounds: all, quick, or their names")
+    add("--profile", type=pathlib.Path, help="a compiled profile, instead of recording a reference boot")
+    add("--output", type=pathlib.Path, default=image.REPOSITORY / "target/boot-lab", help="folder for results")
+    add("--expect", type=float, help="fail where less than this is recovered")
+    add("--nice", type=int, default=0, help="priority of the machines and volumes, as of nice(1)")
+    return parser.parse_args(argv)
+
+
+class Lab:
+    """One run: what it was asked for, what it has made."""
+
+    def __init__(self, options):
+        self.options = options
+        self.output = options.output.resolve()
+        self.output.mkdir(parents=True, exist_ok=True)
+        self.host, self.static = binaries()
+        self.image = image.build(options.variant, self.static)
+        self.words = ["node.copy=base"] if options.quick else []
+
+    def boot(self, name, initrd, words, seed, sets=(), disk=None, device="nvme"):
+        """One boot; its files are kept in a folder of its name."""
+        with ColdVolume(self.host, disk or self.image.disk, self.options.model, seed, sets) as cold:
+            boot = machine.boot(self.image, initrd, [*self.words, *words], cold, device)
+        keep(self.output / "boots" / name, boot)
+        warmed = boot.json("ebs-prewarm/initramfs.json") or boot.json("ebs-prewarm/warm.json")
+        touched = len(boot.stats["touched"])
+        state = f"ready after {boot.ready_s:.2f} s" if boot.ready_s is not None else f"NOT READY: {boot.why}"
+        say(f"{name}: {state}, {touched} units fetched" + (f"; warmed: {told(warmed)}" if warmed else ""))
+        return boot
+
+    def initrd(self, profile):
+        """The initramfs that the distribution makes with our hook and this profile in place."""
+        path = self.output / "initrd.ebs-prewarm"
+        say("initramfs with ebs-prewarm and the profile")
+        return image.initramfs(self.image.variant, self.image.root, path, self.static, profile)
+
+
+def told(report):
+    totals = report["totals"]
+    return (
+        f"{report['end']}, {totals['reads']} of {totals['units']} units, first read at "
+        f"{report['first_read_uptime_s']:.2f} s, took {totals['elapsed_s']:.2f} s"
+    )
+
+
+def keep(directory, boot):
+    for name, content in {**boot.files, "console": boot.console.encode(),
+                          "stats.json": json.dumps(boot.stats).encode()}.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def binaries():
+    """The host's, which emulates, and the static one, which goes into images."""
+    given = os.environ.get("EBS_PREWARM_HOST"), os.environ.get("EBS_PREWARM_STATIC")
+    if all(given):
+        return pathlib.Path(given[0]).resolve(), pathlib.Path(given[1]).resolve()
+    say("building ebs-prewarm")
+    run("cargo", "build", "--quiet", "--locked", "--release", "--manifest-path", image.REPOSITORY / "Cargo.toml")
+    run(image.REPOSITORY / ".ci/static")
+    built = image.REPOSITORY.glob("target/x86_64-unknown-linux-*/initramfs/ebs-prewarm")
+    return image.REPOSITORY / "target/release/ebs-prewarm", max(built, key=lambda path: path.stat().st_mtime)
+
+
+def measure(lab, initrd):
+    """The rounds. The order turns, so that no kind of boot always has the machine's better minute."""
+    options = lab.options
+    modes = [mode for mode in options.modes.split(",") if mode]
+    rounds = options.rounds or (1 if options.quick else 5)
+    times, boots = {mode: [] for mode in modes}, []
+    for number in range(rounds):
+        turn = number % len(modes)
+        for mode in modes[turn:] + modes[:turn]:
+            words = {"fio": ["node.fio", "ebs_prewarm=off"], "ebs-prewarm": []}.get(mode, ["ebs_prewarm=off"])
+            sets = ["warm_units=1.0"] if mode == "warm" else []
+            chosen = initrd if mode == "ebs-prewarm" else lab.image.initrds["plain"]
+            boot = lab.boot(f"round-{number + 1}-{mode}", chosen, words, options.seed + number, sets)
+            times[mode].append(boot.ready_s)
+            boots.append({"round": number + 1, "mode": mode, "ready_s": boot.ready_s, "why": boot.why,
+                          "fetched_units": len(boot.stats["touched"]), "counters": boot.stats["counters"]})
+            save(lab, {"boots": boots})
+    return times, boots
+
+
+def save(lab, result):
+    (lab.output / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def main(argv):
+    options = arguments(argv)
+    # So that machines and mounts are undone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        if options.nice:
+            os.nice(options.nice)
+        return work(Lab(options))
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def work(lab):
+    options = lab.options
+    result = {"schema": 1, "variant": options.variant, "model": options.model, "order": options.order,
+              "quick": options.quick, "image": lab.image.directory.name, "started": int(time.time())}
+    if options.profile:
+        profile = options.profile.resolve()
+    else:
+        profile, result["reference"] = reference.record(lab)
+    initrd = lab.initrd(profile)
+    times, boots = measure(lab, initrd)
+    result["modes"] = figures.summary(times)
+    result["boots"] = boots
+    result["profile_bytes"] = profile.stat().st_size
+    result["title"] = f"Seconds from kernel start to ready: {options.variant}, {options.model}"
+    save(lab, result)
+    (lab.output / "boots.svg").write_text(show.plot(result))
+    print(show.table(result))
+    wanted = options.cases or ("quick" if options.quick else "")
+    if wanted and wanted != "none":
+        result["cases"] = cases.check(lab, initrd, profile, wanted, times.get("cold", []))
+        save(lab, result)
+        print("\n" + show.cases(result["cases"]))
+    print(f"\nresults, plot and each boot's files: {lab.output}")
+    return verdict(options, result)
+
+
+def verdict(options, result):
+    modes = result["modes"]
+    never = [mode for mode, figures in modes.items() if figures["ready"] < figures["rounds"]]
+    if never:
+        print(f"error: not ready in each round: {', '.join(never)}", file=sys.stderr)
+        return 1
+    broken = [case["case"] for case in result.get("cases", []) if case["wrong"]]
+    if broken:
+        print(f"error: cases that do not hold: {', '.join(broken)}", file=sys.stderr)
+        return 1
+    share = modes.get("ebs-prewarm", {}).get("recovered")
+    if options.expect is not None and (share is None or share < options.expect):
+        print(f"error: recovered {share}, expected at least {options.expect}", file=sys.stderr)
+        return 1
+    return 0
