@@ -33,9 +33,9 @@ Needs root and tracefs (mount -t tracefs tracefs /sys/kernel/tracing).
 
 For --boot-ring give the kernel these parameters, on 5.10 and newer:
   trace_event=block:block_rq_issue,block:block_rq_complete trace_buf_size=8M trace_clock=mono
-The size is for each processor and holds some 100,000 requests' events; it is given back when the recording
-ends. Without trace_clock=mono the kernel may change the clock while it starts, which empties the ring. From 6.3
-on an instance works as well:
+The size is for each processor and holds some 60,000 requests; it is given back when the recording ends. Without
+trace_clock=mono the kernel may change the clock while it starts, which empties the ring. From 6.3 on an instance
+works as well:
   trace_instance=ebs-prewarm,block:block_rq_issue,block:block_rq_complete trace_buf_size=8M")]
 pub struct Args {
     /// File to write; it appears whole or not at all

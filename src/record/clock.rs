@@ -40,6 +40,13 @@ impl Clock {
         match chosen(&text) {
             Some("mono") => Ok(Clock::Mono),
             Some(name) if IN_NANOSECONDS.contains(&name) => {
+                // What `tracing_set_default_clock` of trace.c takes instead of `local`.
+                if name == "global" {
+                    tracing::warn!(
+                        "the trace clock is `global`: the kernel may have changed it while it started, which \
+                         empties the ring; the parameter trace_clock=mono keeps it from that"
+                    );
+                }
                 let stats = instance.path("per_cpu/cpu0/stats");
                 Ok(Clock::Behind { offset_ns: measure(&stats)?, stats })
             }

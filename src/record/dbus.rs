@@ -244,6 +244,11 @@ impl Message {
         self.signature.starts_with('o').then(|| self.body().text())?
     }
 
+    /// The string that a body begins with.
+    pub fn text(&self) -> Option<&str> {
+        self.signature.starts_with('s').then(|| self.body().text())?
+    }
+
     /// The string in a body of one variant.
     pub fn string(&self) -> Option<&str> {
         let mut body = self.body();
@@ -290,6 +295,7 @@ pub(super) mod tests {
     pub enum Value<'a> {
         Object(&'a str),
         String(&'a str),
+        Name(&'a str),
         Number(u64),
         Nothing,
     }
@@ -309,6 +315,7 @@ pub(super) mod tests {
                 body.extend_from_slice(&number.to_le_bytes());
                 "v"
             }
+            Value::Name(name) => (put_text(&mut body, name), "s").1,
             Value::Nothing => "",
         };
         let mut fields = vec![REPLY_SERIAL, 1, b'u', 0];

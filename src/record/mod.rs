@@ -40,6 +40,9 @@ use tracefs::Instance;
 /// twenty wake-ups a second do not show beside a boot.
 pub const PERIOD: Duration = Duration::from_millis(50);
 
+/// How soon an answer that did not come in time is looked for.
+const PERIOD_WAITING: Duration = Duration::from_millis(10);
+
 /// The recorder's own requests in flight; it makes hardly any.
 const OWN_MAX: usize = 4096;
 
@@ -249,7 +252,9 @@ impl Session {
             if let Some(stopped) = stops.after_drain(now_ns.saturating_sub(self.intake.last_ns)) {
                 return Ok(stopped);
             }
-            let wait = stops.next_look(wait::now_ns().saturating_sub(began_ns), PERIOD);
+            let is_waiting = watch.as_ref().is_some_and(Watch::is_waiting);
+            let period = if is_waiting { PERIOD_WAITING } else { PERIOD };
+            let wait = stops.next_look(wait::now_ns().saturating_sub(began_ns), period);
             if let Some(signal) = signals.wait(wait) {
                 return Ok(Stopped::Signal(signal));
             }

@@ -151,6 +151,8 @@ impl Ring {
                 Ok(0) => Ok(None),
                 Ok(length) => Ok(Some(length)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                // A CPU that the machine could have and that never came up has no ring yet.
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => Err(error).context(|| format!("failed to read trace ring of CPU {}", self.cpu)),
             };

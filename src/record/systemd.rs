@@ -29,7 +29,7 @@ const ANSWER_WAIT: Duration = Duration::from_millis(20);
 const BOOT_TIMES_WAIT: Duration = Duration::from_secs(5);
 /// Looks until an open connection is asked although nothing was heard: a second, should news be lost.
 const LOOKS_UNASKED: u32 = 20;
-/// Looks until systemd is tried again after it refused, hung up, or did not know the unit: a second.
+/// Looks until systemd is tried again after it refused or hung up: a second.
 const LOOKS_AFTER_ERROR: u32 = 20;
 /// Looks until a service that is not being started is asked for all the same, as one that starts and ends between
 /// two looks is never seen: five seconds.
@@ -237,11 +237,12 @@ impl Open {
 
     fn take(&mut self, message: &Message, unit: &str) -> Result<Option<Option<Answer>>> {
         let is_answer = matches!(message.kind, Kind::Return | Kind::Error);
+        // From the unit, or that it was loaded.
+        let is_about =
+            message.kind == Kind::Signal && (message.path == self.path || message.text() == Some(unit));
         match &mut self.asked {
             // While an answer is awaited it is newer than any news that comes before it.
-            Asked::Nothing { .. } if message.kind == Kind::Signal && message.path == self.path => {
-                self.ask(unit)?
-            }
+            Asked::Nothing { .. } if is_about => self.ask(unit)?,
             Asked::Unit { serial } if is_answer && message.reply_to == *serial => {
                 let Some(path) = message.object() else {
                     self.asked = Asked::Nothing { looks: 0 };
@@ -289,7 +290,7 @@ pub struct Watch {
 impl Watch {
     /// Watches a unit, which systemd need not know yet; nor need systemd be up.
     pub fn new(root: &Path, unit: &str) -> Watch {
-        Watch {
+        let mut watch = Watch {
             root: root.into(),
             unit: unit.into(),
             open: None,
@@ -297,7 +298,16 @@ impl Watch {
             was_invoked: false,
             was_activating: false,
             looks_left: 0,
-        }
+        };
+        watch.set_name(unit);
+        watch
+    }
+
+    /// Takes the unit's own name for what it may be an alias of.
+    fn set_name(&mut self, name: &str) {
+        let is_service = name.ends_with(".service") && !name.contains('/');
+        self.invocation =
+            is_service.then(|| self.root.join("run/systemd/units").join(format!("invocation:{name}")));
     }
 
     /// Since when it is active, in microseconds since the kernel started. To be asked once in a period.
@@ -312,6 +322,11 @@ impl Watch {
         let news = self.open.as_mut()?.news(&self.unit);
         let news = self.or_later(news)??;
         self.judge(news)
+    }
+
+    /// Whether an answer is awaited: then it is worth looking again soon.
+    pub fn is_waiting(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| !matches!(open.asked, Asked::Nothing { .. }))
     }
 
     /// A value, or a new try after a while.
@@ -348,11 +363,8 @@ impl Watch {
 
     /// What an answer means.
     fn judge(&mut self, answer: Option<Answer>) -> Option<u64> {
-        let path = self.open.as_ref().map(|open| open.path.clone()).unwrap_or_default();
-        let name = dbus::unit_of(&path).unwrap_or_else(|| self.unit.clone());
-        let is_service = name.ends_with(".service");
-        if is_service && !name.contains('/') {
-            self.invocation = Some(self.root.join("run/systemd/units").join(format!("invocation:{name}")));
+        if let Some(name) = self.open.as_ref().and_then(|open| dbus::unit_of(&open.path)) {
+            self.set_name(&name);
         }
         let now_us = now_ns() / 1_000;
         let answer_state = answer.as_ref().map_or("gone", |answer| answer.state.as_str());
@@ -367,11 +379,7 @@ impl Watch {
                 let since_us = answer.map_or(0, |answer| answer.inactive_us);
                 Some(if since_us > 0 { since_us } else { now_us })
             }
-            "gone" => {
-                self.close(LOOKS_AFTER_ERROR);
-                None
-            }
-            "inactive" | "failed" if is_service => {
+            "inactive" | "failed" | "gone" if self.invocation.is_some() => {
                 self.close(LOOKS_CLOSED);
                 None
             }

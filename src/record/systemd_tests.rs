@@ -118,9 +118,17 @@ impl Systemd {
 
     /// Says on every connection that a unit changed.
     fn signal(&self, unit: &str) {
-        let news = message(SIGNAL, 0, &object(unit), &Value::Nothing);
+        self.send(&message(SIGNAL, 0, &object(unit), &Value::Nothing));
+    }
+
+    /// Says on every connection that a unit was loaded.
+    fn signal_new(&self, unit: &str) {
+        self.send(&message(SIGNAL, 0, MANAGER, &Value::Name(unit)));
+    }
+
+    fn send(&self, news: &[u8]) {
         let mut world = self.world.lock().unwrap();
-        world.connections.iter_mut().for_each(|stream| _ = stream.write_all(&news));
+        world.connections.iter_mut().for_each(|stream| _ = stream.write_all(news));
     }
 
     fn connections(&self) -> usize {
@@ -144,8 +152,7 @@ impl Systemd {
 fn settle(watch: &mut Watch) -> Option<u64> {
     loop {
         let active_us = watch.look();
-        let waits = watch.open.as_ref().is_some_and(|open| !matches!(open.asked, Asked::Nothing { .. }));
-        if active_us.is_some() || !waits {
+        if active_us.is_some() || !watch.is_waiting() {
             return active_us;
         }
     }
@@ -166,10 +173,10 @@ fn it_may_not_be_up_yet_nor_know_the_unit_nor_be_the_one_of_the_initramfs() {
     systemd.world.lock().unwrap().units.clear();
     assert_eq!((settle(&mut watch), systemd.connections()), (None, 1));
     systemd.set("a.target", "active", 4711, 0);
-    // It is asked again after a while, and not at once.
+    systemd.signal_new("b.target");
     assert_eq!((settle(&mut watch), systemd.connections()), (None, 1));
-    let found = (0..LOOKS_AFTER_ERROR).find_map(|_| settle(&mut watch));
-    assert_eq!((found, systemd.connections()), (Some(4711), 2));
+    systemd.signal_new("a.target");
+    assert_eq!((settle(&mut watch), systemd.connections()), (Some(4711), 1));
 }
 
 #[test]
@@ -218,6 +225,17 @@ fn a_service_is_asked_for_once_and_again_when_it_is_started() {
     systemd.set("ssh.service", "active", 12, 0);
     systemd.signal("ssh.service");
     assert_eq!((settle(&mut watch), systemd.connections()), (Some(12), 2));
+}
+
+#[test]
+fn a_service_that_is_not_loaded_shows_when_it_is_started() {
+    let systemd = Systemd::up();
+    let mut watch = systemd.watch("a.service");
+    assert!((0..LOOKS_CLOSED - 1).all(|_| settle(&mut watch).is_none()));
+    assert_eq!(systemd.connections(), 1);
+    systemd.set("a.service", "active", 8, 0);
+    std::os::unix::fs::symlink("0123", systemd.invocation("a.service")).unwrap();
+    assert_eq!((settle(&mut watch), systemd.connections()), (Some(8), 2));
 }
 
 #[test]
