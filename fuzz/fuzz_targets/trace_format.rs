@@ -8,6 +8,6 @@ libfuzzer_sys::fuzz_target!(|input: (&str, &str, &[u8])| {
     let (page, event, bytes) = input;
     if let (Ok(page), Ok(issue)) = (PageLayout::parse(page), EventLayout::parse(event, "event")) {
         let mut events = Vec::new();
-        PageReader { page, issue, complete: issue }.read(bytes, &mut events);
+        PageReader { page, issue, complete: issue, device: 0 }.read(bytes, &mut events);
     }
 });

@@ -12,6 +12,7 @@ const PAGE: &str = "\tfield: u64 timestamp;\toffset:0;\tsize:8;\tsigned:0;
 const EVENT: &str = "format:
 \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;
 \tfield:int common_pid;\toffset:4;\tsize:4;\tsigned:1;
+\tfield:dev_t dev;\toffset:8;\tsize:4;\tsigned:0;
 \tfield:sector_t sector;\toffset:16;\tsize:8;\tsigned:0;
 \tfield:unsigned int nr_sector;\toffset:24;\tsize:4;\tsigned:0;
 \tfield:char rwbs[8];\toffset:32;\tsize:8;\tsigned:0;
@@ -24,6 +25,7 @@ static READER: LazyLock<PageReader> = LazyLock::new(|| {
         page: PageLayout::parse(PAGE).expect("a good description"),
         issue: event(1),
         complete: event(2),
+        device: 0,
     }
 });
 
