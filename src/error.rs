@@ -1,6 +1,6 @@
 //! One error type: what failed, what to do about it, and the exit code it stands for.
 //!
-//! Holds: a message reads "failed to <verb> <noun> `<value>`", lower case, no full stop; the cause is only
+//! Holds: a message reads `failed to VERB NOUN "VALUE"`, lower case, no full stop; the cause is only
 //! ever the source; where the user can mend it, the hint says how. Nothing here prints or exits.
 
 use std::fmt;

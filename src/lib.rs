@@ -2,7 +2,7 @@
 //!
 //! The rooms, and which may name which, are in ARCHITECTURE.md.
 
-#[cfg(feature = "people")]
+#[cfg(feature = "report")]
 pub mod bench;
 pub mod codec;
 pub mod cold;

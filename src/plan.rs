@@ -121,7 +121,10 @@ pub struct Plan {
     reads: Vec<PlannedRead>,
     /// One bit a unit: in a stage.
     planned: Vec<u64>,
-    rest: bool,
+    /// What stages read in full mode.
+    taken: ExtentSet,
+    /// Index of the stage that holds the rest.
+    rest: Option<u16>,
 }
 
 /// Name of the stage that holds what no profile names.
@@ -137,15 +140,15 @@ impl Plan {
             stages: Vec::new(),
             reads: Vec::new(),
             planned: vec![0; units.div_ceil(64) as usize],
-            rest: false,
+            taken: ExtentSet::new(),
+            rest: None,
         };
-        let mut taken = ExtentSet::new();
         for (name, extents) in stages {
             let mut stage = StagePlan { name: name.into(), ..StagePlan::default() };
             let first = plan.reads.len();
             match shape.mode {
                 Mode::Touch => plan.touch(extents, &mut stage),
-                Mode::Full => plan.full(extents, &mut stage, &mut taken),
+                Mode::Full => plan.full(extents, &mut stage),
             }
             stage.reads = (plan.reads.len() - first) as u64;
             stage.bytes = plan.reads[first..].iter().map(|read| u64::from(read.bytes())).sum();
@@ -154,9 +157,10 @@ impl Plan {
         plan
     }
 
-    /// Adds every unit of the volume that no stage has, in order of address, as a last stage.
+    /// Adds all of the volume that no stage has, in order of address, as a last stage: the units, and in full mode
+    /// also what stages leave of theirs.
     pub fn with_rest(mut self) -> Plan {
-        self.rest = true;
+        self.rest = Some(self.stages.len() as u16);
         let mut stage = StagePlan { name: REST.into(), ..StagePlan::default() };
         for read in self.rest_reads() {
             stage.reads += 1;
@@ -179,7 +183,7 @@ impl Plan {
 
     /// All reads in order.
     pub fn reads(&self) -> impl Iterator<Item = PlannedRead> + '_ {
-        let rest = self.rest.then(|| self.rest_reads()).into_iter().flatten();
+        let rest = self.rest.map(|_| self.rest_reads()).into_iter().flatten();
         self.reads.iter().copied().chain(rest)
     }
 
@@ -195,7 +199,8 @@ impl Plan {
 
     /// Length of the longest read in bytes.
     pub fn read_bytes_max(&self) -> u32 {
-        let in_rest = if self.rest && self.shape.mode == Mode::Full { READ_BYTES_MAX as u32 } else { 0 };
+        let in_rest =
+            if self.rest.is_some() && self.shape.mode == Mode::Full { READ_BYTES_MAX as u32 } else { 0 };
         let listed = self.reads.iter().map(|read| read.bytes()).max().unwrap_or(0);
         listed.max(in_rest).max(self.shape.touch_sectors() as u32 * SECTOR_BYTES as u32)
     }
@@ -212,6 +217,8 @@ impl Plan {
     fn touch(&mut self, extents: &[Extent], stage: &mut StagePlan) {
         let shape = self.shape;
         let unit_sectors = shape.unit_sectors();
+        // Growing step by step would touch twice the memory, page by page, and a boot waits for that.
+        self.reads.reserve(extents.len().min(shape.units() as usize));
         for extent in extents.iter().filter_map(|extent| shape.within(*extent)) {
             for unit in extent.units(unit_sectors) {
                 if self.mark(unit) {
@@ -225,7 +232,7 @@ impl Plan {
     }
 
     /// Every byte of the extents, unit by unit in order of first use.
-    fn full(&mut self, extents: &[Extent], stage: &mut StagePlan, taken: &mut ExtentSet) {
+    fn full(&mut self, extents: &[Extent], stage: &mut StagePlan) {
         let shape = self.shape;
         let unit_sectors = shape.unit_sectors();
         let mut order: Vec<(u64, Vec<Extent>)> = Vec::new();
@@ -243,9 +250,9 @@ impl Plan {
         }
         let number = self.stages.len() as u16;
         for (unit, parts) in order {
-            let missing: ExtentSet = parts.iter().flat_map(|part| taken.missing_from(*part)).collect();
-            for read in coalesce(&missing, taken) {
-                taken.insert(read);
+            let missing: ExtentSet = parts.iter().flat_map(|part| self.taken.missing_from(*part)).collect();
+            for read in coalesce(&missing, &self.taken) {
+                self.taken.insert(read);
                 split(read, number, &mut self.reads);
             }
             stage.units += u64::from(self.mark(unit));
@@ -253,22 +260,36 @@ impl Plan {
     }
 
     fn rest_reads(&self) -> impl Iterator<Item = PlannedRead> + '_ {
-        let number = self.stages.iter().position(|stage| stage.name == REST).unwrap_or(self.stages.len());
-        let unit_sectors = self.shape.unit_sectors();
-        let left = (0..self.shape.units())
-            .filter(|unit| self.planned[(unit / 64) as usize] & (1 << (unit % 64)) == 0);
-        left.flat_map(move |unit| {
+        let number = self.rest.unwrap_or(0);
+        (0..self.shape.units()).flat_map(move |unit| {
+            let start = unit * self.shape.unit_sectors();
+            let planned = self.planned[(unit / 64) as usize] & (1 << (unit % 64)) != 0;
             let mut reads = Vec::new();
             match self.shape.mode {
-                Mode::Touch => reads.push(self.shape.touch_at(unit * unit_sectors, number as u16)),
+                Mode::Touch if planned => {}
+                Mode::Touch => reads.push(self.shape.touch_at(start, number)),
                 Mode::Full => {
-                    let whole = Extent::at(unit * unit_sectors, unit_sectors);
+                    let whole = Extent::at(start, self.shape.unit_sectors());
                     let whole = whole.and_then(|whole| self.shape.within(whole));
-                    whole.into_iter().for_each(|whole| split(whole, number as u16, &mut reads));
+                    let left = whole.into_iter().flat_map(|whole| self.taken.missing_from(whole));
+                    left.for_each(|left| split(left, number, &mut reads));
                 }
             }
             reads
         })
+    }
+
+    /// Units that some of its reads lie in, by stage.
+    pub fn units_of(&self, reads: impl Iterator<Item = PlannedRead>) -> Vec<u64> {
+        let mut units = vec![0; self.stages.len()];
+        let mut seen = vec![0u64; self.planned.len()];
+        for read in reads {
+            let unit = read.start / self.shape.unit_sectors();
+            let (word, bit) = (&mut seen[(unit / 64) as usize], 1 << (unit % 64));
+            units[usize::from(read.stage)] += u64::from(*word & bit == 0);
+            *word |= bit;
+        }
+        units
     }
 }
 
@@ -430,7 +451,11 @@ mod tests {
             prop_assert_eq!(plan.totals().reads, reads);
             if rest {
                 prop_assert_eq!(plan.totals().units, 8);
+                prop_assert!(mode == Mode::Touch || read.covers(disk));
             }
+            let all: u64 = plan.units_of(plan.reads()).iter().sum();
+            prop_assert_eq!(all, plan.totals().units);
+            prop_assert_eq!(plan.units_of(plan.reads().take(1)).iter().sum::<u64>(), reads.min(1));
         }
     }
 }

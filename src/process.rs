@@ -8,23 +8,39 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn on_signal(_: libc::c_int) {
-    STOP.store(true, Ordering::Relaxed);
+extern "C" fn on_signal(signal: libc::c_int) {
+    if STOP.swap(true, Ordering::Relaxed) {
+        // SAFETY: both calls may be made in a handler; the signal is raised when this one is left.
+        unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+            libc::raise(signal);
+        }
+    }
 }
 
-/// From now on SIGINT and SIGTERM set the flag that is returned, and interrupt what waits. A second one of them
-/// ends the process as it would have without us.
+/// From now on SIGINT and SIGTERM set the flag that is returned, and interrupt what waits. A second one of them,
+/// whichever, ends the process as it would have without us.
 pub fn stop_on_signals() -> &'static AtomicBool {
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: the handler stores to an atomic and nothing else; the struct is zeroed and then filled in.
+        // SAFETY: the handler is sound in itself; the struct is zeroed and then filled in.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
-            action.sa_flags = libc::SA_RESETHAND;
             libc::sigaction(signal, &action, std::ptr::null_mut());
         }
     }
     &STOP
+}
+
+/// Whether a signal has set the flag of [`stop_on_signals`].
+pub fn stop_asked() -> bool {
+    STOP.load(Ordering::Relaxed)
+}
+
+/// Asks a child that was not waited for to end.
+pub fn terminate(child: &std::process::Child) {
+    // SAFETY: plain numbers; the id is the child's own as long as nobody waited for it.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
 }
 
 /// Processor seconds of this process, user and system.

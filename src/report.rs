@@ -16,6 +16,9 @@ pub struct StageReport {
     pub name: String,
     /// Units in it that no earlier stage has.
     pub units: u64,
+    /// Units of which something was not read: the reads were not begun, or had not ended. Unreadable blocks are not
+    /// among them.
+    pub units_left: u64,
     /// Planned reads that were done.
     pub reads: u64,
     /// Bytes read.
@@ -33,6 +36,8 @@ pub struct StageReport {
 pub struct Totals {
     /// Units planned.
     pub units: u64,
+    /// Sum of the stages' units that are left.
+    pub units_left: u64,
     /// Planned reads that were done.
     pub reads: u64,
     /// Bytes read, verification not among them.
@@ -129,6 +134,24 @@ pub struct WarmReport {
 }
 
 impl WarmReport {
+    /// Makes it the report of both passes, of which the first is given: its reads were touches, and this one began so
+    /// many seconds after it.
+    pub fn follow(&mut self, first: WarmReport, after_s: f64) {
+        self.notes = first.notes;
+        self.first_read_uptime_s = first.first_read_uptime_s;
+        self.warm_latency_us = first.warm_latency_us;
+        for stage in &mut self.stages {
+            stage.started_s = stage.started_s.map(|started_s| started_s + after_s);
+        }
+        let (totals, before) = (&mut self.totals, first.totals);
+        totals.already_warm = before.already_warm;
+        totals.verified = before.verified;
+        totals.verify_failed = before.verify_failed;
+        totals.retries += before.retries;
+        totals.bytes_read += before.bytes_read;
+        totals.elapsed_s += after_s;
+    }
+
     /// For people.
     pub fn text(&self) -> String {
         let mut out = String::new();
@@ -137,7 +160,8 @@ impl WarmReport {
         let _ = writeln!(out, "{}: {} ({} mode, {})", self.device, self.end, self.mode, self.engine);
         let _ = writeln!(
             out,
-            "{} units warmed with {} reads, {} read, in {}",
+            "{} of {} units read with {} reads, {}, in {}",
+            totals.units - totals.units_left.min(totals.units),
             totals.units,
             totals.reads,
             human_bytes(totals.bytes_read),
@@ -235,8 +259,11 @@ pub struct Recommended {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct BenchReport {
     pub schema: u32,
-    /// `complete`, or why not.
+    /// `complete`, or why not: `stopped`, `device gone`, `not cold`, `refused`.
     pub end: String,
+    /// Why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     pub device: String,
     pub volume: Option<crate::volume::Identity>,
     /// For the draw of places.

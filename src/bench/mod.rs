@@ -31,6 +31,9 @@ const ROUNDS: usize = 3;
 /// A depth that reaches this share of the best rate is good enough, and smaller is gentler.
 const GOOD_ENOUGH: f64 = 0.95;
 
+/// The end of a measurement that found no cold units.
+pub const NOT_COLD: &str = "not cold";
+
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -46,13 +49,14 @@ pub struct Options {
     pub seed: u64,
 }
 
-/// Measures. `saved` is called with what is known so far, after each round.
+/// Measures. `saved` is called with what is known so far, after each round; what could not be finished is in the
+/// report's `end`, [`NOT_COLD`] where there was nothing to measure.
 pub fn run<S: Source + ?Sized>(
     source: &mut S,
     volume_bytes: u64,
     options: &Options,
     stop: &AtomicBool,
-    saved: &mut dyn FnMut(&BenchReport) -> Result<()>,
+    saved: &mut dyn FnMut(&BenchReport),
 ) -> Result<BenchReport> {
     let mut draw = Draw(options.seed);
     // The evidence takes a tile's share as if it were a method of its own.
@@ -67,7 +71,10 @@ pub fn run<S: Source + ?Sized>(
         .flat_map(|share| share.tiles.clone())
         .collect();
     let mut report = BenchReport { schema: SCHEMA, seed: options.seed, ..BenchReport::default() };
-    bench.evidence(&evidence_tiles, &mut draw, &mut report)?;
+    if let Some(end) = bench.evidence(&evidence_tiles, &mut draw, &mut report)? {
+        report.end = end;
+        return Ok(report);
+    }
     for round in &plan {
         for share in round.iter().filter(|share| share.method < options.methods.len()) {
             if let Some(end) = bench.share(share)? {
@@ -77,7 +84,7 @@ pub fn run<S: Source + ?Sized>(
             }
         }
         bench.fill_in(&mut report);
-        saved(&report)?;
+        saved(&report);
     }
     report.end = "complete".into();
     Ok(report)
@@ -136,20 +143,29 @@ impl<S: Source + ?Sized> Bench<'_, S> {
     }
 
     /// Reads units one at a time, then again: the first must be slower, or nothing here is cold.
-    fn evidence(&mut self, tiles: &[u64], draw: &mut Draw, report: &mut BenchReport) -> Result<()> {
+    /// `Some` with the reason where there is nothing to go on with.
+    fn evidence(
+        &mut self,
+        tiles: &[u64],
+        draw: &mut Draw,
+        report: &mut BenchReport,
+    ) -> Result<Option<String>> {
         let unit_bytes = self.options.unit_bytes;
         let mut reads = Method::Touch(1).reads(tiles, unit_bytes);
         draw.shuffle(&mut reads);
         reads.truncate(EVIDENCE_UNITS);
         let offsets: Vec<u64> = reads.iter().map(|read| read.offset()).collect();
         let cold = self.read(reads, 1);
-        if let End::Failed(error) = cold.end {
-            return Err(Error::failed("failed to read the volume").because(error));
+        if let Some(end) = ended_early(cold.end, "the volume")? {
+            return Ok(Some(end));
         }
         let samples =
             offsets.iter().map(|&offset| Sample::new(offset, 0, unit_bytes, self.volume_bytes, 4096));
-        let verdict = engine::verify(self.source, samples, 4096, None)
+        let verdict = engine::verify(self.source, samples, 4096, None, self.stop)
             .map_err(|error| Error::failed("failed to read the volume").because(error))?;
+        if verdict.unfinished {
+            return Ok(Some("stopped".into()));
+        }
         report.cold_latency_us = LatencyUs::of(&cold.latency_us);
         report.warm_latency_us = LatencyUs::of(&warm_latency(&verdict));
         let (cold_us, warm_us) = (report.cold_latency_us.p50, report.warm_latency_us.p50.max(1));
@@ -160,15 +176,7 @@ impl<S: Source + ?Sized> Bench<'_, S> {
             bytes: (!verdict.unit_is_wrong()).then_some(unit_bytes),
             confidence: warm as f64 / (verdict.checks.len() as f64).max(1.0),
         };
-        if !report.evidence.cold {
-            return Err(Error::failed(format!(
-                "failed to find cold units: {} first reads took {cold_us} us at the median, the same blocks \
-                 again {warm_us} us",
-                offsets.len(),
-            ))
-            .hint("make a new volume from the snapshot: each volume can be measured once"));
-        }
-        Ok(())
+        Ok((!report.evidence.cold).then(|| NOT_COLD.into()))
     }
 
     /// `Some` with the reason where it ended early.
@@ -177,15 +185,10 @@ impl<S: Source + ?Sized> Bench<'_, S> {
         let units = share.tiles.len() as u64 * (TILE_BYTES / self.options.unit_bytes);
         let reads = method.reads(&share.tiles, self.options.unit_bytes);
         let outcome = self.read(reads, method.depth());
-        match outcome.end {
-            End::Complete => self.tallies[share.method].add(&outcome, units),
-            End::Stopped | End::Deadline => return Ok(Some("stopped".into())),
-            End::DeviceGone => return Ok(Some("device gone".into())),
-            End::Failed(error) => {
-                return Err(Error::failed(format!("failed to measure `{method}`")).because(error));
-            }
+        if matches!(outcome.end, End::Complete) {
+            self.tallies[share.method].add(&outcome, units);
         }
-        Ok(None)
+        ended_early(outcome.end, &method.to_string())
     }
 
     fn fill_in(&self, report: &mut BenchReport) {
@@ -222,6 +225,16 @@ impl<S: Source + ?Sized> Bench<'_, S> {
     }
 }
 
+/// Why no more can be read; `None` where it went well.
+fn ended_early(end: End, what: &str) -> Result<Option<String>> {
+    match end {
+        End::Complete => Ok(None),
+        End::Stopped | End::Deadline => Ok(Some("stopped".into())),
+        End::DeviceGone => Ok(Some("device gone".into())),
+        End::Failed(error) => Err(Error::failed(format!("failed to measure {what}")).because(error)),
+    }
+}
+
 fn warm_latency(verdict: &Verdict) -> Histogram<u64> {
     let mut histogram = Tally::new().latency_us;
     for check in &verdict.checks {
@@ -255,7 +268,7 @@ mod tests {
             block_bytes: 512,
             seed: 3,
         };
-        let report = run(&mut source, bytes, &options, &AtomicBool::new(false), &mut |_| Ok(()));
+        let report = run(&mut source, bytes, &options, &AtomicBool::new(false), &mut |_| ());
         (report, source)
     }
 
@@ -278,8 +291,9 @@ mod tests {
 
     #[test]
     fn a_warm_volume_is_not_called_cold() {
-        let error = bench("gp3", "1").0.unwrap_err().full_text();
-        assert!(error.contains("failed to find cold units"), "{error}");
+        let report = bench("gp3", "1").0.unwrap();
+        assert_eq!((report.end.as_str(), report.evidence.cold, report.methods.len()), (NOT_COLD, false, 0));
+        assert_eq!(report.evidence.units, EVIDENCE_UNITS as u64);
     }
 
     #[test]

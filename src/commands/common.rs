@@ -1,10 +1,11 @@
 //! What several verbs do with files.
 
 use crate::error::{Context, Error, Result};
-use crate::files::write_atomically;
+use crate::files::{check_writable, write_atomically};
 use crate::profile::{Profile, load};
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 /// Larger files are no profiles: 4 million extents of 40 bytes each are 160 MB.
 const PROFILE_BYTES_MAX: u64 = 256 << 20;
@@ -36,4 +37,47 @@ pub fn write_report<T: Serialize>(path: &Path, report: &T) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(report).context(fail)?;
     text.push(b'\n');
     write_atomically(path, &text).context(fail)
+}
+
+/// A report's file that is tried beside the work: whoever waits is told at once that it cannot be written, and the
+/// work neither waits for a slow filesystem nor fails for it.
+#[derive(Debug)]
+pub struct ReportFile {
+    path: PathBuf,
+    trial: Option<JoinHandle<()>>,
+}
+
+impl ReportFile {
+    /// Begins the trial.
+    pub fn new(path: PathBuf) -> ReportFile {
+        let tried = path.clone();
+        let trial = move || {
+            if let Err(error) = check_writable(&tried) {
+                tracing::warn!("the report will be lost: {}", error.full_text());
+            }
+        };
+        ReportFile { path, trial: std::thread::Builder::new().name("report".into()).spawn(trial).ok() }
+    }
+
+    /// Writes it, whole or not at all.
+    pub fn write<T: Serialize>(self, report: &T) -> Result<()> {
+        // Both use the same temporary name.
+        let _ = self.trial.map(JoinHandle::join);
+        write_report(&self.path, report)
+    }
+}
+
+/// The first error; those after it are logged, so that none is lost.
+pub fn first_error(results: impl IntoIterator<Item = Result<()>>) -> Result<()> {
+    let mut errors = results.into_iter().filter_map(Result::err);
+    let first = errors.next();
+    errors.for_each(|error| tracing::error!("{}", error.full_text()));
+    first.map_or(Ok(()), Err)
+}
+
+/// A parser of an argument for clap, which shows an error without what could be done about it: here with.
+pub fn parsed<T>(
+    parse: impl Fn(&str) -> Result<T> + Clone + Send + Sync + 'static,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| parse(text).map_err(|error| error.full_text())
 }

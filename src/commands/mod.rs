@@ -1,6 +1,6 @@
 //! From argv to library calls: one file a verb. No clap type goes below this room.
 
-#[cfg(feature = "people")]
+#[cfg(feature = "report")]
 mod bench;
 mod common;
 #[cfg(feature = "lab")]
@@ -23,10 +23,10 @@ use clap::{Parser, Subcommand};
 #[command(name = "ebs-prewarm", version, max_term_width = 100)]
 pub struct Cli {
     /// How much to log on stderr: error, warn, info, debug, trace
-    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL")]
+    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL", help_heading = "Everywhere")]
     pub log: tracing::level_filters::LevelFilter,
     /// Print one JSON document on stdout instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
     #[command(subcommand)]
     verb: Verb,
@@ -39,7 +39,7 @@ enum Verb {
     Profile(profile::Args),
     Warm(warm::WarmArgs),
     Plan(plan::PlanArgs),
-    #[cfg(feature = "people")]
+    #[cfg(feature = "report")]
     Bench(bench::BenchArgs),
     /// The cold-volume emulator: an image that behaves like a volume made from a snapshot
     #[cfg(feature = "lab")]
@@ -58,7 +58,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Record(args) => record::run(args, output),
         #[cfg(feature = "people")]
         Verb::Profile(args) => profile::run(args, output),
-        #[cfg(feature = "people")]
+        #[cfg(feature = "report")]
         Verb::Bench(args) => bench::run(args, output),
         #[cfg(feature = "lab")]
         Verb::Lab(lab) => lab::run(lab, output),

@@ -30,3 +30,8 @@ impl Output {
         }
     }
 }
+
+/// A line on stderr for whoever watches. Where it takes nothing there is nobody to tell, which is no reason to panic.
+pub fn tell(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -17,17 +17,16 @@ pub struct Bar {
     drawn: bool,
 }
 
-impl Bar {
-    /// For a plan's stages.
-    pub fn new(stages: &[StagePlan]) -> Bar {
-        let stages: Vec<_> = stages.iter().map(|stage| (stage.name.clone(), stage.reads)).collect();
-        let reads = stages.iter().map(|(_, reads)| reads).sum();
-        Bar { stages, reads, shown: std::io::stderr().is_terminal(), drawn: false }
+impl Default for Bar {
+    fn default() -> Bar {
+        Bar { stages: Vec::new(), reads: 0, shown: std::io::stderr().is_terminal(), drawn: false }
     }
+}
 
+impl Bar {
     /// Takes the line away.
     pub fn clear(&mut self) {
-        if self.drawn {
+        if std::mem::take(&mut self.drawn) {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
@@ -53,6 +52,13 @@ impl Bar {
 }
 
 impl Progress for Bar {
+    fn begin(&mut self, stages: &[StagePlan]) {
+        // What is logged between two plans stands on a line of its own.
+        self.clear();
+        self.stages = stages.iter().map(|stage| (stage.name.clone(), stage.reads)).collect();
+        self.reads = stages.iter().map(|stage| stage.reads).sum();
+    }
+
     fn tick(&mut self, outcome: &Outcome, in_flight: u32, now_ns: u64) {
         if self.shown {
             let _ = write!(std::io::stderr(), "\r{}\x1b[K", self.line(outcome, in_flight, now_ns));

@@ -1,6 +1,7 @@
 //! `record`: which disk, until when, to which file.
 
-use super::output::Output;
+use super::common::parsed;
+use super::output::{Output, tell};
 use crate::device::{Device, DeviceNumber, disk_path, whole_disk};
 use crate::error::{Context, Error, Result};
 use crate::extent::Extent;
@@ -19,15 +20,23 @@ use std::time::Duration;
 
 /// Record which blocks of a disk are touched, when, and how long each read waited
 ///
-/// Stops at the first condition met: --for, --idle, --until-file, the end of COMMAND, SIGINT, SIGTERM or
-/// SIGHUP. Then the file is written, and COMMAND, if it still runs, is waited for. A signal is passed on to
+/// Stops at the first condition met: --for, --idle, --until-unit, --until-file, the end of COMMAND, SIGINT, SIGTERM
+/// or SIGHUP. Then the file is written, and COMMAND, if it still runs, is waited for. A signal is passed on to
 /// COMMAND. The exit code is 1 when COMMAND fails; the recording is written all the same.
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:
   ebs-prewarm record -o boot.rec --idle 10s
   ebs-prewarm record -o app.rec --device /dev/nvme1n1 -- find /data -type f
+  ebs-prewarm record -o boot.rec --boot-ring --until-unit multi-user.target --linger 10s --for 10m
 
-Needs root and tracefs (mount -t tracefs tracefs /sys/kernel/tracing).")]
+Needs root and tracefs (mount -t tracefs tracefs /sys/kernel/tracing).
+
+For --boot-ring give the kernel these parameters, on 5.10 and newer:
+  trace_event=block:block_rq_issue,block:block_rq_complete trace_buf_size=8M trace_clock=mono
+The size is for each processor and holds some 60,000 requests; it is given back when the recording ends. Without
+trace_clock=mono the kernel may change the clock while it starts, which empties the ring. From 6.3 on an instance
+works as well:
+  trace_instance=ebs-prewarm,block:block_rq_issue,block:block_rq_complete trace_buf_size=8M")]
 pub struct Args {
     /// File to write; it appears whole or not at all
     #[arg(short, long, value_name = "FILE")]
@@ -35,15 +44,26 @@ pub struct Args {
     /// Disk to record; a partition stands for its whole disk, `auto` for the disk that carries /
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: PathBuf,
+    /// Begin with what the kernel traced since it started, as its parameters below tell it to
+    ///
+    /// Where it did not, recording begins now, the file is written, and the exit code is 1.
+    #[arg(long)]
+    boot_ring: bool,
     /// Stop after this time
-    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = parsed(parse_duration))]
     after: Option<Duration>,
     /// Stop when there was no request for this time
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parsed(parse_duration))]
     idle: Option<Duration>,
     /// Stop when this file exists
     #[arg(long, value_name = "PATH")]
     until_file: Option<PathBuf>,
+    /// Stop when this systemd unit is active; a name without a suffix is a service's
+    #[arg(long, value_name = "UNIT", value_parser = parse_unit)]
+    until_unit: Option<String>,
+    /// Go on for this time after --until-unit; what is touched then is of the stage `later`
+    #[arg(long, value_name = "TIME", value_parser = parsed(parse_duration), requires = "until_unit")]
+    linger: Option<Duration>,
     /// Command to run and record; with --json its output goes to standard error
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -71,12 +91,22 @@ pub fn run(args: Args, output: Output) -> Result<()> {
     let disk = find_disk(root, &args.device)?;
     files::check_writable(&args.output)?;
     let signals = Signals::hold()?;
-    let options =
-        Options { device: disk.number.kernel(), own_threads: vec![std::process::id()], ring_bytes: None };
+    let options = Options {
+        device: disk.number.kernel(),
+        own_threads: vec![std::process::id()],
+        ring_bytes: None,
+        boot_ring: args.boot_ring,
+    };
     let mut session = Session::start(root, &options)?;
     let mut child = spawn(&args.command, &signals, output)?;
-    eprintln!("recording {} ({})", disk.path.display(), disk.number);
-    let stops = Stops { after: args.after, idle: args.idle, until_file: args.until_file };
+    tell(format_args!("recording {} ({})", disk.path.display(), disk.number));
+    let stops = Stops {
+        after: args.after,
+        idle: args.idle,
+        until_file: args.until_file,
+        until_unit: args.until_unit,
+        linger: args.linger.unwrap_or_default(),
+    };
     let stopped = session.run(&stops, &signals, child.as_mut())?;
     if let (Stopped::Signal(signal), Some(child)) = (&stopped, &child)
         && !signal.from_terminal
@@ -87,7 +117,11 @@ pub fn run(args: Args, output: Output) -> Result<()> {
     let mut recording = finished.recording;
     recording.header.device = disk.path.display().to_string();
     // Only now: recognising the volume reads from it.
-    recording.header.volume = Some(identity(root, &disk, &recording));
+    let mut volume = identity(root, &disk, &recording);
+    // A disk that shrank meanwhile: what was touched is kept all the same.
+    let end = recording.touches().map(|touch| touch.extent.end()).max().unwrap_or(0);
+    volume.sectors = volume.sectors.max(end);
+    recording.header.volume = Some(volume);
     warn_of_losses(&recording);
     let bytes = format::encode(&recording);
     files::write_atomically(&args.output, &bytes)?;
@@ -97,8 +131,39 @@ pub fn run(args: Args, output: Output) -> Result<()> {
         let (file, bytes) = (done.file.display(), done.file_bytes);
         format!("{}stopped    {}\nwritten    {file}, {bytes} bytes", done.summary.text(), done.stopped)
     })?;
+    let ended = child.map_or(Ok(()), |child| end_of_command(child, &args.command, &stopped, &signals));
     finished.undone?;
-    child.map_or(Ok(()), |child| end_of_command(child, &args.command, &stopped, &signals))
+    finished.no_boot_ring.map_or(Ok(()), Err)?;
+    ended
+}
+
+/// Bytes of a unit's name (`UNIT_NAME_MAX` of systemd, with its final zero).
+const UNIT_NAME_BYTES_MAX: usize = 255;
+
+/// What a unit's name ends in.
+const UNIT_KINDS: [&str; 11] = [
+    "service",
+    "target",
+    "socket",
+    "mount",
+    "automount",
+    "device",
+    "swap",
+    "timer",
+    "path",
+    "slice",
+    "scope",
+];
+
+/// A unit's name as systemd has it.
+fn parse_unit(text: &str) -> Result<String> {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || ":-_.\\@".contains(letter);
+    if text.is_empty() || text.len() > UNIT_NAME_BYTES_MAX || !text.chars().all(is_plain) {
+        return Err(Error::usage(format!("`{}` is no name of a unit", text.escape_debug()))
+            .hint("name it as systemctl does, such as multi-user.target"));
+    }
+    let is_whole = text.rsplit_once('.').is_some_and(|(_, kind)| UNIT_KINDS.contains(&kind));
+    Ok(if is_whole { text.to_owned() } else { format!("{text}.service") })
 }
 
 fn find_disk(root: &Path, named: &Path) -> Result<Disk> {
@@ -128,8 +193,7 @@ fn spawn(command: &[OsString], signals: &Signals, output: Output) -> Result<Opti
 fn identity(root: &Path, disk: &Disk, recording: &Recording) -> Identity {
     let of_size = |error: Error| {
         tracing::warn!("{}; the recording is bound to the size alone", error.full_text());
-        let end = recording.touches().map(|touch| touch.extent.end()).max().unwrap_or(0);
-        Identity::of_size(disk.sectors.max(end))
+        Identity::of_size(disk.sectors)
     };
     let device = match Device::open(&disk.path) {
         Ok(device) => device,

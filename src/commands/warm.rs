@@ -1,6 +1,6 @@
 //! `warm`: a profile's blocks, first things first.
 
-use super::common::{load_profile, write_report};
+use super::common::{ReportFile, first_error, load_profile, parsed};
 use super::output::Output;
 use super::progress::Bar;
 use crate::device::disk_path;
@@ -28,22 +28,23 @@ pub struct WarmArgs {
     #[command(flatten)]
     pub what: What,
     /// Reads in flight: a number, or `auto` to find it from the rate of completions
-    #[arg(long, default_value = "auto", value_parser = depth, value_name = "auto|N")]
+    #[arg(long, default_value = "auto", value_parser = parsed(depth), value_name = "auto|N")]
     pub depth: Depth,
     /// Submit at most so many reads a second
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub iops: u64,
     /// Read at most so many bytes a second
-    #[arg(long)]
+    #[arg(long, value_parser = parsed(str::parse::<Rate>))]
     pub rate: Option<Rate>,
     /// Stop after this long; what was not warmed by then stays cold (exit code 5)
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, value_parser = parsed(parse_duration), value_name = "TIME")]
     pub deadline: Option<Duration>,
-    /// Write what was done to a file, as JSON
+    /// Write what was done to a file, as JSON, also where it was refused. Where that is impossible a warning says so
+    /// at the start, the volume is warmed all the same, and the exit code is 1
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// For an initramfs: wait so long for the disk that the profile is for to appear
-    #[arg(long, value_parser = parse_duration, value_name = "TIME")]
+    #[arg(long, value_parser = parsed(parse_duration), value_name = "TIME")]
     pub wait: Option<Duration>,
     /// For an initramfs: stay in memory, and let systemd leave this process alone when the root changes
     #[arg(long)]
@@ -64,7 +65,7 @@ pub struct What {
     #[arg(long, value_enum, default_value_t = ModeArg::Auto)]
     pub mode: ModeArg,
     /// What the storage hydrates at once: a size, or `auto` for 512KiB
-    #[arg(long, default_value = "auto", value_parser = unit, value_name = "SIZE|auto")]
+    #[arg(long, default_value = "auto", value_parser = parsed(unit), value_name = "SIZE|auto")]
     pub unit: Unit,
     /// After the profile: `all` warms the rest of the volume too, with idle priority
     #[arg(long, value_enum)]
@@ -163,12 +164,13 @@ fn survive_switch_root() {
     }
 }
 
-/// Warms. Whatever happens, the report is written.
+/// Warms. Whatever happens, the report is written, and whatever happens to the report, the volume is warmed.
 pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     if args.survive_switch_root {
         survive_switch_root();
     }
     let stop = stop_on_signals();
+    let file = args.report.clone().map(ReportFile::new);
     let wait = args.wait.unwrap_or_default();
     let warmed = args.what.bind(wait).and_then(|(options, bound)| {
         let options = warm::Options {
@@ -178,23 +180,22 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
             deadline: args.deadline,
             ..options
         };
-        let mut bar = Bar::new(bound.plan(options.mode.unwrap_or(Mode::Touch)).stages());
+        let mut bar = Bar::default();
         let report = warm::warm(&bound, &options, stop, &mut bar);
         bar.clear();
         report
     });
-    let (report, result) = match warmed {
+    let written = |report: &WarmReport| file.map_or(Ok(()), |file| file.write(report));
+    match warmed {
         Ok(report) => {
-            output.print(&report, WarmReport::text)?;
-            let result = warm::verdict(&report);
-            (report, result)
+            let written = written(&report);
+            first_error([warm::verdict(&report), written, output.print(&report, WarmReport::text)])
         }
-        Err(error) => (refused(&args, &error), Err(error)),
-    };
-    if let Some(path) = &args.report {
-        write_report(path, &report)?;
+        Err(error) => {
+            let written = written(&refused(&args, &error));
+            first_error([Err(error), written])
+        }
     }
-    result
 }
 
 /// A boot goes on without us; why is in the report all the same.

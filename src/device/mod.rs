@@ -5,10 +5,10 @@
 
 mod fiemap;
 pub mod files;
-mod filesystem;
+pub mod filesystem;
 mod ioctl;
 mod sysfs;
-mod table;
+pub mod table;
 
 use sysfs::queue_requests;
 pub use sysfs::{DeviceNumber, auto, disks, whole_disk};

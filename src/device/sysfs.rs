@@ -225,9 +225,13 @@ mod tests {
     #[test]
     fn disks_are_those_with_sectors_of_their_own() {
         let root = tempfile::tempdir().unwrap();
-        for (name, sectors) in
-            [("nvme1n1", "64\n"), ("nvme0n1", "16777216\n"), ("loop0", "8\n"), ("dm-0", "8\n"), ("sda", "0\n")]
-        {
+        for (name, sectors) in [
+            ("nvme1n1", "64\n"),
+            ("nvme0n1", "16777216\n"),
+            ("loop0", "8\n"),
+            ("dm-0", "8\n"),
+            ("sda", "0\n"),
+        ] {
             let dir = root.path().join("sys/block").join(name);
             fs::create_dir_all(&dir).unwrap();
             fs::write(dir.join("size"), sectors).unwrap();

@@ -11,6 +11,8 @@ pub const MAX: u32 = 256;
 pub const LIMIT: u32 = 4096;
 /// A doubling must raise the rate by this much to be kept: half of what noise of 128 completions can do is 9 %.
 const GAIN: f64 = 1.10;
+/// Rounds without a refusal before more is tried: so that of all reads, one in a hundred is refused at the most.
+const CALM_ROUNDS: u32 = 12;
 
 /// Reads in flight, fixed or found.
 #[derive(Clone, Debug)]
@@ -20,9 +22,12 @@ pub struct Depth {
     largest: u32,
     max: u32,
     searching: bool,
-    window_start_ns: u64,
+    /// `None` before the first completion.
+    window_start_ns: Option<u64>,
     window: u32,
     best_rate: f64,
+    /// Completions since the last refusal; `None` where there never was one.
+    calm: Option<u32>,
 }
 
 impl Depth {
@@ -45,9 +50,10 @@ impl Depth {
             largest: initial,
             max,
             searching,
-            window_start_ns: 0,
+            window_start_ns: None,
             window: 0,
             best_rate: 0.0,
+            calm: None,
         }
     }
 
@@ -74,16 +80,22 @@ impl Depth {
     /// A read ended well.
     pub fn on_completion(&mut self, now_ns: u64) {
         if !self.searching {
+            return self.recover();
+        }
+        if self.window_start_ns.is_none() {
+            // The wait for the first of all says nothing of the rate.
+            self.window_start_ns = Some(now_ns);
             return;
         }
         self.window += 1;
-        // A window is two rounds: the first still shows the depth before.
-        if self.window < 2 * self.limit {
+        // A window is two rounds, as its first still shows the depth before; the first window has none before it.
+        let rounds = if self.best_rate > 0.0 { 2 } else { 1 };
+        if self.window < rounds * self.limit {
             return;
         }
-        let elapsed_ns = now_ns.saturating_sub(self.window_start_ns).max(1);
-        let rate = f64::from(self.window) / elapsed_ns as f64;
-        (self.window, self.window_start_ns) = (0, now_ns);
+        let elapsed_ns = self.window_start_ns.map_or(0, |start_ns| now_ns.saturating_sub(start_ns));
+        let rate = f64::from(self.window) / elapsed_ns.max(1) as f64;
+        (self.window, self.window_start_ns) = (0, Some(now_ns));
         if rate < self.best_rate * GAIN {
             self.searching = false;
             return;
@@ -94,10 +106,23 @@ impl Depth {
         self.searching = self.limit < self.max;
     }
 
-    /// The device refused a read while so many others were in flight: never more than those again.
-    pub fn on_refusal(&mut self, in_flight: u32) {
-        self.limit = in_flight.clamp(1, self.limit);
+    /// Of so many in flight, the device refused these. What it took is the limit from now on; half of what was asked
+    /// for at the least, since others may have filled its queue for a moment.
+    pub fn on_refusals(&mut self, in_flight: u32, refused: u32) {
+        let taken = in_flight.saturating_sub(refused).max(in_flight / 2);
+        self.limit = taken.clamp(1, self.limit);
         self.searching = false;
+        self.calm = Some(0);
+    }
+
+    /// Long after a refusal, an eighth more is tried: the others may be gone.
+    fn recover(&mut self) {
+        let Some(calm) = &mut self.calm else { return };
+        *calm += 1;
+        if *calm >= CALM_ROUNDS * self.limit && self.limit < self.largest {
+            self.limit = (self.limit + self.limit / 8 + 1).min(self.largest);
+            *calm = 0;
+        }
     }
 }
 
@@ -130,11 +155,18 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_a_ceiling() {
+    fn a_refusal_lowers_the_depth_to_what_was_taken_and_calm_raises_it() {
         let mut depth = Depth::fixed(256);
-        depth.on_refusal(127);
-        assert_eq!((depth.limit(), depth.largest()), (127, 256));
-        depth.on_refusal(0);
+        depth.on_refusals(256, 129);
+        assert_eq!((depth.limit(), depth.largest()), (128, 256), "half at the least");
+        depth.on_refusals(128, 1);
+        assert_eq!(depth.limit(), 127);
+        (0..CALM_ROUNDS * 127).for_each(|n| depth.on_completion(u64::from(n)));
+        assert_eq!(depth.limit(), 143);
+        // A queue that others have filled: everything is refused, again and again.
+        (0..20).for_each(|_| depth.on_refusals(depth.limit(), depth.limit()));
         assert_eq!(depth.limit(), 1);
+        (0..100_000).for_each(|n| depth.on_completion(n));
+        assert_eq!(depth.limit(), 256, "what was asked for, and never more");
     }
 }

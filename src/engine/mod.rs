@@ -2,9 +2,11 @@
 //! virtual time.
 //!
 //! Holds: never more in flight than the depth allows; a read is done only when all its bytes were read; what
-//! could not be read is counted and named; a stop or a deadline is obeyed whatever the device does.
+//! could not be read is counted and named, and never stands in the way of what can; a stop or a deadline is obeyed
+//! whatever the device does.
 
 mod depth;
+mod failed;
 mod job;
 mod memory;
 mod outcome;
@@ -24,8 +26,9 @@ pub use source::{Completion, Priority, Request, Source};
 pub use uring::UringSource;
 pub use verify::{Check, Sample, Verdict, verify};
 
-use crate::plan::PlannedRead;
-use job::{Job, after_failure, after_short};
+use crate::plan::{PlannedRead, StagePlan};
+use failed::Failed;
+use job::{Job, after_short};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -48,13 +51,21 @@ pub struct Options {
 
 /// After a stop or a deadline, reads under way get this long to end: one first read with a bad tail.
 const GRACE_NS: u64 = 1_000_000_000;
-/// So many failures with no success between them mean that the device is gone, not that blocks are bad.
+/// So many planned reads that failed with no success between them mean that the device is gone, not that blocks are
+/// bad: in touch mode, 128 MiB of bad units in a row.
 const FAILURES_IN_A_ROW_MAX: u32 = 256;
+/// As many as these where the plan ends with them: halving them would be a thousand reads of a device that is gone.
+const FAILURES_AT_END_MAX: u32 = 32;
 /// How long to hold off where the device takes no read at all.
 const REFUSED_PAUSE_NS: u64 = 1_000_000;
+/// So often in a row, ten seconds: it will not take any.
+const REFUSED_ALONE_MAX: u32 = 10_000;
 
 /// Something to look at while it runs.
 pub trait Progress {
+    /// Called before the first read of a plan.
+    fn begin(&mut self, _stages: &[StagePlan]) {}
+
     /// Called about ten times a second.
     fn tick(&mut self, outcome: &Outcome, in_flight: u32, now_ns: u64);
 }
@@ -77,7 +88,7 @@ pub fn open(file: &File, slots: u32, read_bytes_max: u32) -> io::Result<Box<dyn 
     }
 }
 
-/// Reads everything that `reads` gives, in order, and says what came of it.
+/// Reads everything that `reads` gives, in order, and says what came of it. What it did not take is left in `reads`.
 pub fn run<S: Source + ?Sized>(
     source: &mut S,
     reads: impl Iterator<Item = PlannedRead>,
@@ -88,12 +99,21 @@ pub fn run<S: Source + ?Sized>(
     let started_ns = source.now_ns();
     let slots = options.depth.max();
     let mut engine = Loop {
-        outcome: Outcome::new(started_ns, options.depth.initial(), source.describe()),
+        outcome: Outcome::new(
+            started_ns,
+            options.depth.initial(),
+            options.block_bytes.max(1),
+            source.describe(),
+        ),
         jobs: vec![None; slots as usize],
         free: (0..slots).rev().collect(),
         retry: VecDeque::new(),
+        failed: Failed::default(),
+        halving: false,
+        exhausted: false,
         failures_in_a_row: 0,
         refused_until_ns: 0,
+        refused_alone: 0,
         source,
         options,
     };
@@ -107,9 +127,15 @@ struct Loop<'a, S: Source + ?Sized> {
     outcome: Outcome,
     jobs: Vec<Option<Job>>,
     free: Vec<u32>,
+    /// To be submitted again as they are.
     retry: VecDeque<Job>,
+    failed: Failed,
+    /// Whether all was read that can be, and what failed is being halved.
+    halving: bool,
+    exhausted: bool,
     failures_in_a_row: u32,
     refused_until_ns: u64,
+    refused_alone: u32,
 }
 
 impl<S: Source + ?Sized> Loop<'_, S> {
@@ -125,7 +151,6 @@ impl<S: Source + ?Sized> Loop<'_, S> {
     ) -> End {
         let mut done = Vec::with_capacity(self.jobs.len());
         let mut next_tick_ns = self.source.now_ns() + TICK_NS;
-        let mut exhausted = false;
         loop {
             let now_ns = self.source.now_ns();
             if stop.load(Ordering::Relaxed) {
@@ -134,11 +159,18 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             if self.options.deadline_ns.is_some_and(|deadline| now_ns >= deadline) {
                 return self.drain(End::Deadline, &mut done);
             }
-            let wake_ns = match self.fill(&mut reads, now_ns, &mut exhausted) {
+            if self.failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
+                return self.drain(End::DeviceGone, &mut done);
+            }
+            let wake_ns = match self.fill(&mut reads, now_ns) {
                 Ok(wake_ns) => wake_ns,
                 Err(error) => return End::Failed(error),
             };
-            if self.in_flight() == 0 && self.retry.is_empty() && exhausted {
+            if self.outcome.device_gone {
+                return self.drain(End::DeviceGone, &mut done);
+            }
+            let nothing_left = self.retry.is_empty() && self.failed.is_empty() && self.exhausted;
+            if self.in_flight() == 0 && nothing_left {
                 return End::Complete;
             }
             let until_ns =
@@ -146,11 +178,9 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             if let Err(error) = self.source.wait(until_ns, &mut done) {
                 return End::Failed(error);
             }
-            for completion in done.drain(..) {
-                self.handle(completion);
-            }
-            if self.failures_in_a_row >= FAILURES_IN_A_ROW_MAX || self.outcome.device_gone {
-                return self.drain(End::DeviceGone, &mut done);
+            self.handle_all(&mut done);
+            if self.refused_alone >= REFUSED_ALONE_MAX {
+                return End::Failed(io::Error::from_raw_os_error(libc::EAGAIN));
             }
             let now_ns = self.source.now_ns();
             if now_ns >= next_tick_ns {
@@ -165,7 +195,6 @@ impl<S: Source + ?Sized> Loop<'_, S> {
         &mut self,
         reads: &mut impl Iterator<Item = PlannedRead>,
         now_ns: u64,
-        exhausted: &mut bool,
     ) -> io::Result<Option<u64>> {
         if self.refused_until_ns > now_ns {
             return Ok(Some(self.refused_until_ns));
@@ -174,67 +203,112 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             if let Some(until_ns) = self.options.pace.wait_until_ns(now_ns) {
                 return Ok(Some(until_ns));
             }
-            let next = self.retry.pop_front().or_else(|| reads.next().map(Job::from_plan));
-            let Some(mut job) = next else {
-                *exhausted = true;
-                return Ok(None);
-            };
+            let Some(mut job) = self.next(reads, now_ns) else { return Ok(None) };
             job.submitted_ns = now_ns;
             self.options.pace.take(now_ns, job.bytes);
             self.outcome.stage(job.stage).started(now_ns);
             let slot = self.free.pop().expect("the depth is at most the number of slots");
             let idle = job.stage >= self.options.idle_from_stage;
             let priority = if idle { Priority::Idle } else { Priority::Normal };
-            self.source.submit(Request { slot, offset: job.offset, bytes: job.bytes, priority })?;
+            // Before it is submitted: where that fails, the read is among those that are left.
             self.jobs[slot as usize] = Some(job);
+            self.source.submit(Request { slot, offset: job.offset, bytes: job.bytes, priority })?;
         }
         Ok(None)
     }
 
-    fn handle(&mut self, completion: Completion) {
+    /// What to read next: what was refused, then the plan, then what failed.
+    fn next(&mut self, reads: &mut impl Iterator<Item = PlannedRead>, now_ns: u64) -> Option<Job> {
+        let block_bytes = self.options.block_bytes;
+        if let Some(job) = self.retry.pop_front() {
+            return Some(job);
+        }
+        if self.failed.is_full() {
+            let piece = self.failed.next_piece(block_bytes, now_ns, &mut self.outcome);
+            if piece.is_some() || self.failed.is_full() {
+                return piece;
+            }
+        }
+        if !self.exhausted {
+            match reads.next() {
+                Some(read) => return Some(Job::from_plan(read)),
+                None => self.exhausted = true,
+            }
+        }
+        // Whether the device is gone or has bad blocks shows when the last of the plan has ended.
+        if !self.halving && self.in_flight() > 0 {
+            return None;
+        }
+        if !self.halving && self.failures_in_a_row >= FAILURES_AT_END_MAX {
+            self.outcome.device_gone = true;
+            return None;
+        }
+        self.halving = true;
+        self.failed.next_piece(block_bytes, now_ns, &mut self.outcome)
+    }
+
+    /// Completions that came together; refusals among them say how much the device takes.
+    fn handle_all(&mut self, done: &mut Vec<Completion>) {
+        let (were_in_flight, mut refused, mut last_ns) = (self.in_flight(), 0, 0);
+        for completion in done.drain(..) {
+            refused += u32::from(self.handle(completion));
+            last_ns = completion.at_ns;
+        }
+        if refused == 0 {
+            return;
+        }
+        self.options.depth.on_refusals(were_in_flight, refused);
+        if self.in_flight() == 0 {
+            self.refused_until_ns = last_ns + REFUSED_PAUSE_NS;
+            self.refused_alone += 1;
+        }
+    }
+
+    /// One completion; whether the device refused the read.
+    fn handle(&mut self, completion: Completion) -> bool {
         let Some(job) = self.jobs.get_mut(completion.slot as usize).and_then(Option::take) else {
             debug_assert!(false, "a completion for no read");
-            return;
+            return false;
         };
         self.free.push(completion.slot);
         match completion.result {
             Ok(bytes) if bytes >= job.bytes => {
-                self.failures_in_a_row = 0;
+                (self.failures_in_a_row, self.refused_alone) = (0, 0);
                 self.options.depth.on_completion(completion.at_ns);
-                self.outcome.done(&job, completion.at_ns);
+                let whole = job.cut.is_none() || self.failed.piece_done(job, completion.at_ns);
+                self.outcome.done(&job, whole, completion.at_ns);
             }
-            Ok(bytes) if bytes > 0 => {
-                self.outcome.retries += 1;
-                self.outcome.bytes_read += u64::from(bytes);
-                self.retry.push_back(after_short(job, bytes));
-            }
-            // The end of the device came early: it shrank.
-            Ok(_) => self.failed(job, 0, completion.at_ns),
+            Ok(bytes) => match after_short(job, bytes, self.options.block_bytes) {
+                Some(left) => {
+                    self.outcome.retries += 1;
+                    self.outcome.partly_done(&job, job.bytes - left.bytes);
+                    self.retry.push_back(left);
+                }
+                // The end of the device came early: it shrank.
+                None => self.fail(job, 0, completion.at_ns),
+            },
             Err(libc::EAGAIN | libc::EINTR) => {
                 self.outcome.retries += 1;
-                self.options.depth.on_refusal(self.in_flight());
-                if self.in_flight() == 0 {
-                    self.refused_until_ns = completion.at_ns + REFUSED_PAUSE_NS;
-                }
                 self.retry.push_back(job);
+                return completion.result == Err(libc::EAGAIN);
             }
-            Err(number @ (libc::ENODEV | libc::ENXIO | libc::EBADF | libc::ENOTCONN)) => {
-                self.outcome.device_gone = true;
-                self.outcome.unreadable(&job, number, completion.at_ns);
+            Err(number) => {
+                let gone = [libc::ENODEV, libc::ENXIO, libc::EBADF, libc::ENOTCONN, libc::ECONNABORTED];
+                self.outcome.device_gone |= gone.contains(&number);
+                self.fail(job, number, completion.at_ns);
             }
-            Err(number) => self.failed(job, number, completion.at_ns),
         }
+        false
     }
 
-    fn failed(&mut self, job: Job, number: i32, at_ns: u64) {
-        self.failures_in_a_row += 1;
-        match after_failure(job, self.options.block_bytes) {
-            Some([low, high]) => {
-                self.outcome.retries += 1;
-                self.retry.push_front(high);
-                self.retry.push_front(low);
-            }
-            None => self.outcome.unreadable(&job, number, at_ns),
+    fn fail(&mut self, job: Job, number: i32, at_ns: u64) {
+        self.outcome.stage(job.stage).ended_ns = at_ns;
+        if job.cut.is_some() {
+            let block_bytes = self.options.block_bytes;
+            self.failed.piece_failed(job, number, at_ns, block_bytes, &mut self.outcome);
+        } else {
+            self.failures_in_a_row += 1;
+            self.failed.put_off(job, number);
         }
     }
 
@@ -245,16 +319,15 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             if let Err(error) = self.source.wait(Some(until_ns), done) {
                 return End::Failed(error);
             }
-            for completion in done.drain(..) {
-                self.handle(completion);
-            }
+            self.handle_all(done);
         }
         end
     }
 
     fn close(mut self, end: End) -> Outcome {
-        let abandoned = self.jobs.iter().flatten().chain(&self.retry).count();
-        self.outcome.abandoned = abandoned as u64;
+        let mut left = self.failed.close(&mut self.outcome);
+        left.extend(self.jobs.iter().flatten().chain(&self.retry).filter(|job| job.cut.is_none()));
+        self.outcome.left = left.into_iter().map(Job::to_plan).collect();
         self.outcome.finish(end, self.source.now_ns(), &self.options.depth);
         self.outcome
     }

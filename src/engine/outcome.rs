@@ -3,6 +3,7 @@
 use super::depth::Depth;
 use super::job::Job;
 use crate::extent::Extent;
+use crate::plan::PlannedRead;
 use hdrhistogram::Histogram;
 use std::io;
 
@@ -35,7 +36,7 @@ pub struct StageOutcome {
     pub reads: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// Reads that could not be done.
+    /// Blocks that could not be read.
     pub errors: u64,
     /// When its first read was submitted.
     pub started_ns: Option<u64>,
@@ -65,10 +66,10 @@ pub struct Outcome {
     pub retries: u64,
     /// Blocks that could not be read.
     pub errors: u64,
-    /// The first of them, with the error number (0: past the end).
+    /// The first of them, joined where they touch, with the error number (0: past the end).
     pub unreadable: Vec<(Extent, i32)>,
     /// Reads under way or due to be repeated when it ended.
-    pub abandoned: u64,
+    pub left: Vec<PlannedRead>,
     /// Whether an error said so.
     pub device_gone: bool,
     /// From submission to completion, microseconds.
@@ -76,6 +77,7 @@ pub struct Outcome {
     /// A sample of reads done: offset and latency in nanoseconds.
     pub samples: Vec<(u64, u64)>,
     sample_every: u64,
+    block_bytes: u32,
     /// When it began, on the source's clock.
     pub started_ns: u64,
     /// When it ended.
@@ -86,7 +88,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// Nothing done yet.
-    pub fn new(started_ns: u64, depth: u32, source: String) -> Outcome {
+    pub fn new(started_ns: u64, depth: u32, block_bytes: u32, source: String) -> Outcome {
         Outcome {
             end: End::Complete,
             source,
@@ -95,11 +97,12 @@ impl Outcome {
             retries: 0,
             errors: 0,
             unreadable: Vec::new(),
-            abandoned: 0,
+            left: Vec::new(),
             device_gone: false,
             latency_us: Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are sound"),
             samples: Vec::with_capacity(SAMPLES_MAX),
             sample_every: 1,
+            block_bytes,
             started_ns,
             ended_ns: started_ns,
             depth: (depth, depth, depth),
@@ -125,17 +128,23 @@ impl Outcome {
         self.ended_ns - self.started_ns
     }
 
-    pub(super) fn done(&mut self, job: &Job, at_ns: u64) {
+    /// A read ended well; `whole` where a planned read is done by that.
+    pub(super) fn done(&mut self, job: &Job, whole: bool, at_ns: u64) {
         let latency_ns = at_ns.saturating_sub(job.submitted_ns);
         self.latency_us.saturating_record(latency_ns / 1_000);
-        self.bytes_read += u64::from(job.bytes);
+        self.partly_done(job, job.bytes);
         let stage = self.stage(job.stage);
-        stage.reads += u64::from(!job.part);
-        stage.bytes += u64::from(job.bytes);
+        stage.reads += u64::from(whole);
         stage.ended_ns = at_ns;
         if !job.part {
             self.sample(job.offset, latency_ns);
         }
+    }
+
+    /// So much of a read was read.
+    pub(super) fn partly_done(&mut self, job: &Job, bytes: u32) {
+        self.bytes_read += u64::from(bytes);
+        self.stage(job.stage).bytes += u64::from(bytes);
     }
 
     /// Keeps every n-th read; n doubles when the sample is full.
@@ -154,19 +163,28 @@ impl Outcome {
         self.samples.push((offset, latency_ns));
     }
 
-    pub(super) fn unreadable(&mut self, job: &Job, number: i32, at_ns: u64) {
-        self.errors += 1;
-        let stage = self.stage(job.stage);
-        stage.errors += 1;
-        stage.ended_ns = at_ns;
+    /// All blocks of a read are given up.
+    pub(super) fn unreadable(&mut self, job: Job, number: i32) {
+        let blocks = u64::from((job.bytes / self.block_bytes).max(1));
+        self.errors += blocks;
+        self.stage(job.stage).errors += blocks;
+        let Some(mut extent) = job.extent() else { return };
+        // Blocks of one bad range come one by one: named as one range, more of them fit the list.
+        while let Some(at) = self.unreadable.iter().position(|(known, error)| {
+            *error == number && (known.end() == extent.start() || extent.end() == known.start())
+        }) {
+            let (known, _) = self.unreadable.swap_remove(at);
+            let (start, end) = (known.start().min(extent.start()), known.end().max(extent.end()));
+            extent = Extent::new(start, end).unwrap_or(extent);
+        }
         if self.unreadable.len() < UNREADABLE_LISTED_MAX {
-            let extent = Extent::of_bytes(job.offset, u64::from(job.bytes));
-            self.unreadable.extend(extent.map(|extent| (extent, number)));
+            self.unreadable.push((extent, number));
         }
     }
 
     pub(super) fn finish(&mut self, end: End, now_ns: u64, depth: &Depth) {
         self.end = end;
+        self.unreadable.sort_unstable();
         self.ended_ns =
             self.stages.iter().map(|stage| stage.ended_ns).max().unwrap_or(0).max(self.started_ns);
         if !matches!(self.end, End::Complete) {

@@ -1,4 +1,7 @@
 //! Reads by a pool of threads, for kernels and containers that refuse io_uring.
+//!
+//! Known limit: the kernel ends no process while one of its threads waits for a direct read. After a stop or a deadline
+//! the report is there within the grace, but a process with a stalled read goes only when that read does.
 
 use super::memory::Sink;
 use super::source::{Completion, Priority, Request, Source};
@@ -34,18 +37,27 @@ impl PreadSource {
         let (finished, done) = bounded(slots as usize);
         let sink = Arc::new(Sink::new(read_bytes_max, slots)?);
         let start = Instant::now();
-        let threads = slots.clamp(1, THREADS_MAX);
-        let running = Arc::new(AtomicU32::new(threads));
-        for number in 0..threads {
+        let running = Arc::new(AtomicU32::new(0));
+        let file = Arc::new(file.try_clone()?);
+        for number in 0..slots.clamp(1, THREADS_MAX) {
             let worker = Worker { todo: todo.clone(), finished: finished.clone(), sink: sink.clone(), start };
-            let (file, running) = (file.try_clone()?, running.clone());
-            std::thread::Builder::new().name(format!("read-{number}")).stack_size(STACK_BYTES).spawn(
-                move || {
-                    worker.run(&file);
-                    running.fetch_sub(1, Ordering::Release);
-                },
-            )?;
+            let (file, still_running) = (file.clone(), running.clone());
+            running.fetch_add(1, Ordering::Relaxed);
+            let run = move || {
+                worker.run(&file);
+                still_running.fetch_sub(1, Ordering::Release);
+            };
+            let builder = std::thread::Builder::new().name(format!("read-{number}")).stack_size(STACK_BYTES);
+            if let Err(error) = builder.spawn(run) {
+                running.fetch_sub(1, Ordering::Relaxed);
+                // A limit on threads: those that are there read all the same.
+                if number == 0 {
+                    return Err(error);
+                }
+                break;
+            }
         }
+        let threads = running.load(Ordering::Relaxed);
         Ok(PreadSource { jobs: Some(jobs), done, start, threads, running })
     }
 }

@@ -4,8 +4,10 @@
 //! which is warm for certain, and the block of the unit farthest from it, which is cold if the unit of the storage is
 //! smaller than was thought. Both are read one at a time.
 
+use super::TICK_NS;
 use super::source::{Completion, Priority, Request, Source};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A unit to verify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,10 @@ pub struct Verdict {
     pub failed: u64,
     /// Latency of a warm read, median, nanoseconds; 0 where nothing was verified.
     pub warm_ns: u64,
+    /// The fastest: what is far slower than this on a busy machine may still be warm, what is not slower is.
+    pub warm_ns_min: u64,
+    /// Whether it ended before all samples were read: by a stop, or since a read did not end in time.
+    pub unfinished: bool,
 }
 
 /// A first read is at least so many times slower than a warm one; below that nothing tells them apart, and
@@ -65,7 +71,14 @@ impl Verdict {
         let slowest_warm = again.get(again.len().saturating_sub(1) * 9 / 10).copied().unwrap_or(0);
         let cold_from_ns = (warm_ns * APART).max(slowest_warm * 2);
         let failed = checks.iter().filter(|check| check.far_ns > cold_from_ns).count() as u64;
-        Verdict { checks, failed, warm_ns }
+        let warm_ns_min = again.first().copied().unwrap_or(0);
+        Verdict { checks, failed, warm_ns, warm_ns_min, unfinished: false }
+    }
+
+    /// A touch that took no longer than this found its unit warm. Warm reads take longer where they queue or the machine
+    /// is busy, so that this is a bound for being certain, not for all of them.
+    pub fn surely_warm_ns(&self) -> u64 {
+        self.warm_ns_min * APART / 2
     }
 
     /// Whether the unit was wrong: too many checks failed for it to be the tail of warm reads.
@@ -74,40 +87,70 @@ impl Verdict {
     }
 }
 
-/// Reads each sample twice, one read at a time. A read that fails or takes longer than `until_ns` ends it.
+/// Reads each sample twice, one read at a time. A sample that cannot be read says nothing. A stop, or a read that has
+/// not ended at `until_ns`, ends it; the source then has a read under way and is of no more use.
 pub fn verify<S: Source + ?Sized>(
     source: &mut S,
     samples: impl IntoIterator<Item = Sample>,
     read_bytes: u32,
     until_ns: Option<u64>,
+    stop: &AtomicBool,
 ) -> io::Result<Verdict> {
     let mut checks = Vec::new();
+    let mut unfinished = false;
     for sample in samples {
-        let far_ns = timed(source, sample.far, read_bytes, until_ns)?;
-        let again_ns = timed(source, sample.touched, read_bytes, until_ns)?;
-        let (Some(far_ns), Some(again_ns)) = (far_ns, again_ns) else { break };
-        checks.push(Check { sample, again_ns, far_ns });
+        let far = timed(source, sample.far, read_bytes, until_ns, stop)?;
+        let again = match far {
+            Timed::Left => Timed::Left,
+            _ => timed(source, sample.touched, read_bytes, until_ns, stop)?,
+        };
+        match (far, again) {
+            (Timed::Took(far_ns), Timed::Took(again_ns)) => checks.push(Check { sample, again_ns, far_ns }),
+            (_, Timed::Left) => {
+                unfinished = true;
+                break;
+            }
+            _ => {}
+        }
     }
-    Ok(Verdict::new(checks))
+    Ok(Verdict { unfinished, ..Verdict::new(checks) })
 }
 
-/// `None` where the read failed or did not end in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timed {
+    /// Nanoseconds.
+    Took(u64),
+    Failed,
+    /// Not begun, or still under way.
+    Left,
+}
+
 fn timed<S: Source + ?Sized>(
     source: &mut S,
     offset: u64,
     bytes: u32,
     until_ns: Option<u64>,
-) -> io::Result<Option<u64>> {
+    stop: &AtomicBool,
+) -> io::Result<Timed> {
     let start_ns = source.now_ns();
+    let over = |now_ns| stop.load(Ordering::Relaxed) || until_ns.is_some_and(|until| now_ns >= until);
+    if over(start_ns) {
+        return Ok(Timed::Left);
+    }
     source.submit(Request { slot: 0, offset, bytes, priority: Priority::Normal })?;
     let mut done: Vec<Completion> = Vec::new();
-    while done.is_empty() {
-        source.wait(until_ns, &mut done)?;
-        if done.is_empty() && until_ns.is_some_and(|until| source.now_ns() >= until) {
-            return Ok(None);
+    loop {
+        // A stop that comes just before the wait is seen a tick later.
+        let tick_ns = source.now_ns().saturating_add(TICK_NS);
+        source.wait(Some(until_ns.map_or(tick_ns, |until| until.min(tick_ns))), &mut done)?;
+        if let Some(end) = done.pop() {
+            let took = Timed::Took(end.at_ns.saturating_sub(start_ns));
+            return Ok(if end.result == Ok(bytes) { took } else { Timed::Failed });
+        }
+        if over(source.now_ns()) {
+            return Ok(Timed::Left);
         }
     }
-    Ok(done.first().filter(|end| end.result.is_ok()).map(|end| end.at_ns.saturating_sub(start_ns)))
 }
 
 #[cfg(test)]
@@ -116,6 +159,8 @@ mod tests {
     use crate::cold::{ColdVolume, Model};
     use crate::engine::SimSource;
     use crate::extent::ExtentSet;
+
+    static GO: AtomicBool = AtomicBool::new(false);
 
     #[test]
     fn the_far_block_lies_in_the_same_unit_and_volume() {
@@ -134,10 +179,12 @@ mod tests {
         let mut samples = Vec::new();
         for unit in 0..16u64 {
             let touched = unit * (512 << 10) + 8192;
-            let touch_ns = timed(&mut source, touched, 4096, None).unwrap().unwrap();
+            let Timed::Took(touch_ns) = timed(&mut source, touched, 4096, None, &GO).unwrap() else {
+                panic!()
+            };
             samples.push(Sample::new(touched, touch_ns, 512 << 10, 512 << 20, 4096));
         }
-        verify(&mut source, samples, 4096, None).unwrap()
+        verify(&mut source, samples, 4096, None, &GO).unwrap()
     }
 
     #[test]
@@ -149,5 +196,38 @@ mod tests {
         let fine = verdict("fine");
         assert_eq!(fine.failed, 16);
         assert!(fine.unit_is_wrong());
+    }
+
+    /// 8 samples of a gp3 volume with a fault.
+    fn faulty(key: &str, value: &str) -> (SimSource, Vec<Sample>) {
+        let mut model = Model::named("gp3").unwrap();
+        model.set(key, value).unwrap();
+        let source = SimSource::new(ColdVolume::new(model, 1 << 20, 3, ExtentSet::new()), 1);
+        let samples = (0..8u64).map(|unit| Sample::new(unit * (512 << 10), 0, 512 << 10, 512 << 20, 4096));
+        (source, samples.collect())
+    }
+
+    #[test]
+    fn a_sample_that_cannot_be_read_says_nothing() {
+        let (mut source, samples) = faulty("eio_units", "2, 5");
+        let verdict = verify(&mut source, samples, 4096, None, &GO).unwrap();
+        assert_eq!((verdict.checks.len(), verdict.unfinished), (6, false));
+    }
+
+    #[test]
+    fn a_stall_ends_it_and_no_later_read_is_taken_for_the_stalled_one() {
+        let (mut source, samples) = faulty("stall_fetch", "3");
+        let verdict = verify(&mut source, samples, 4096, Some(3_000_000_000), &GO).unwrap();
+        assert_eq!((verdict.checks.len(), verdict.unfinished), (3, true));
+        assert_eq!(source.now_ns(), 3_000_000_000);
+        assert_eq!(source.volume().touched().len(), 4, "nothing is read after the stall");
+    }
+
+    #[test]
+    fn a_stop_is_obeyed() {
+        let (mut source, samples) = faulty("stall_fetch", "0");
+        let verdict = verify(&mut source, samples, 4096, None, &AtomicBool::new(true)).unwrap();
+        assert_eq!((verdict.checks.len(), verdict.unfinished), (0, true));
+        assert_eq!(source.volume().counters().fetches, 0);
     }
 }

@@ -8,12 +8,14 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Statistics larger than this are not ours: a first touch takes 40 bytes, and 16 TiB have 32 million units.
 const STATS_BYTES_MAX: u64 = 2 << 30;
 /// How long an unmounted volume's process may take to end.
 const DAEMON_END_MAX: Duration = Duration::from_secs(10);
+/// How long a volume may be in use before that is an error.
+const BUSY_MAX: Duration = Duration::from_secs(2);
 
 /// The full path of a directory, also where the volume on it is dead and cannot be looked at.
 fn full_path(dir: &Path) -> Result<PathBuf> {
@@ -75,9 +77,13 @@ pub fn reset(dir: &Path) -> Result<()> {
 pub fn umount(dir: &Path) -> Result<()> {
     let path = lab_directory(dir)?;
     let daemon = stats(dir).ok().and_then(|stats| stats.daemon_pid).and_then(process);
-    match detach(&path, false)? {
-        Detached::Busy => return Err(busy(Path::new("/"), &path)),
-        Detached::Done | Detached::NotMounted => {}
+    // The ring of a process that has just ended keeps its file for a moment.
+    let deadline = Instant::now() + BUSY_MAX;
+    while detach(&path, false)? == Detached::Busy {
+        if Instant::now() > deadline {
+            return Err(busy(Path::new("/"), &path));
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
     match daemon {
         Some(daemon) if !ends_within(&daemon, DAEMON_END_MAX) => {

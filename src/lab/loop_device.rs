@@ -1,5 +1,8 @@
 //! A loop device on a file, for as long as the value lives.
 //!
+//! A request of a loop device has at most 128 segments, so a read of 1 MiB into scattered pages reaches the file as
+//! two or three. Read straight from the file it is one.
+//!
 //! Holds: the device is marked to clear itself when its last user closes it, so a killed process leaves none.
 
 use crate::error::{Context, Error, Result};

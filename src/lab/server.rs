@@ -5,6 +5,9 @@
 //! are due at once leave on the thread that took the operation. For all others one worker, the leader, waits
 //! for the next due time and answers. It hands the watch to another worker before it answers where answering
 //! takes long; else not, since waking another takes longer than a small answer.
+//!
+//! The law's time is the reader's: a read that comes alone is taken to have been asked for before it reached us,
+//! by the shortest time that a read can take through the mount. It still never sees its answer too early.
 
 use super::clock::{monotonic_ns, wait};
 use super::image::Image;
@@ -14,14 +17,17 @@ use crate::cold::{ColdVolume, Op};
 use crate::extent::Extent;
 use fuser::{Errno, ReplyData, ReplyWrite};
 use hdrhistogram::Histogram;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Answers that one worker takes at a time: enough to share the cost of waking it, few enough that the last one
 /// is not kept waiting.
 const ANSWERS_AT_ONCE: usize = 8;
 /// Data that takes longer to move than another worker takes to wake.
 const HAND_OVER_BYTES: u64 = 64 << 10;
+/// With more in flight the volume's limits decide when a read is answered, not its own latency; a timer that is
+/// late is then made up for by the next answer, and spinning would take the processor from the readers.
+const PUNCTUAL_MAX: usize = 16;
 /// Lateness beyond a minute is recorded as a minute.
 const LATE_NS_MAX: u64 = 60_000_000_000;
 
@@ -73,6 +79,8 @@ pub struct Server {
     image: Image,
     seed: u64,
     started_ns: u64,
+    /// Shortest way there and back, as measured from outside; 0 until then.
+    way_ns: Arc<AtomicU64>,
     late: Mutex<Histogram<u64>>,
 }
 
@@ -82,7 +90,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Server {
     /// Serves `image` by `law`, whose time begins now.
-    pub fn new(law: ColdVolume, image: Image, seed: u64) -> Server {
+    pub fn new(law: ColdVolume, image: Image, seed: u64, way_ns: Arc<AtomicU64>) -> Server {
         let core = Core {
             law,
             waiting: Vec::new(),
@@ -99,6 +107,7 @@ impl Server {
             image,
             seed,
             started_ns: monotonic_ns(),
+            way_ns,
             late: Mutex::new(new_histogram()),
         }
     }
@@ -121,13 +130,16 @@ impl Server {
         let Some(extent) = Extent::of_bytes(offset, bytes) else { return operation.fail() };
         let mut core = locked(&self.core);
         let now_ns = self.now_ns();
+        // Among others its way is shorter: nobody has to be woken.
+        let way_ns = if core.in_flight() == 0 { self.way_ns.load(Ordering::Relaxed) } else { 0 };
+        let unit = extent.units(core.law.model().unit_sectors()).start;
+        let cold = !core.law.is_warm(unit);
         let id = core.keep(operation);
-        core.law.submit(now_ns, id as u64, op, extent);
+        core.law.submit(now_ns.saturating_sub(way_ns), id as u64, op, extent);
         let mut first = core.take_due(now_ns);
-        let waits = core.waiting[id].is_some();
         self.watch_for(&core);
         drop(core);
-        if waits && op == Op::Read {
+        if cold && op == Op::Read {
             self.image.prefetch(offset, bytes as u32);
         }
         while let Some(due) = first.take() {
@@ -191,7 +203,10 @@ impl Server {
         if due_ns <= now_ns {
             return core;
         }
-        let wake_ns = core.punctual.wake_at(now_ns, due_ns);
+        let wake_ns = match core.in_flight() {
+            ..=PUNCTUAL_MAX => core.punctual.wake_at(now_ns, due_ns),
+            _ => due_ns,
+        };
         if wake_ns > now_ns {
             core = wait(&self.due, core, Some(wake_ns + self.started_ns));
             let now_ns = self.now_ns();
@@ -250,7 +265,7 @@ impl Server {
     pub fn stats(&self) -> Stats {
         let core = locked(&self.core);
         let mut stats = Stats::of(&core.law, self.seed, self.now_ns());
-        stats.in_flight = (core.waiting.len() - core.free.len()) as u64;
+        stats.in_flight = core.in_flight() as u64;
         drop(core);
         let late = locked(&self.late);
         stats.late = Late {
@@ -260,6 +275,7 @@ impl Server {
         };
         stats.volume_bytes = self.image.bytes;
         stats.mounted_at_monotonic_ns = self.started_ns;
+        stats.way_ns = self.way_ns.load(Ordering::Relaxed);
         stats
     }
 
@@ -287,6 +303,10 @@ pub fn errno(error: &std::io::Error) -> Errno {
 }
 
 impl Core {
+    fn in_flight(&self) -> usize {
+        self.waiting.len() - self.free.len()
+    }
+
     fn keep(&mut self, operation: Operation) -> usize {
         match self.free.pop() {
             Some(id) => {

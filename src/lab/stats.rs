@@ -38,6 +38,8 @@ pub struct Stats {
     pub mounted_at_monotonic_ns: u64,
     /// Now, in the law's time.
     pub now_ns: u64,
+    /// Shortest way of a read through the mount and back; the law's time includes it.
+    pub way_ns: u64,
     /// How much later than its law the emulator answered.
     pub late: Late,
     /// The units that were cold, each once, in order of their first touch.
@@ -128,6 +130,7 @@ impl Stats {
             in_flight: 0,
             mounted_at_monotonic_ns: 0,
             now_ns,
+            way_ns: 0,
             late: Late::default(),
             touched,
         }

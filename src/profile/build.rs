@@ -9,6 +9,10 @@
 //! FAST'26): a read that hit a unit which its neighbour had just hydrated stalls nobody, and warming it in its
 //! historic place delays one that does. The bound of 3 keeps one outlier of a cold volume's long tail from going
 //! first, and time counts from the stage's start, or else what is used late would be ordered by stall alone.
+//!
+//! Pieces of one cluster of 128 KiB go together, at the place of the first of them. No published rate needs a smaller
+//! unit of hydration (facts.md), and with that unit or a larger one the first read brings all of them: nothing is
+//! warm later than it would have been, and a profile has a fraction of the extents.
 
 use super::touches::{Run, Touches};
 use super::{EXTENTS_MAX, Entry, NAME_BYTES_MAX, Profile, RECORDINGS_MAX, Stage};
@@ -20,6 +24,9 @@ use std::collections::BTreeMap;
 
 /// Stalls beyond so many times the mean count no more.
 const STALL_WEIGHT_MAX: u64 = 3;
+
+/// 128 KiB: the smallest unit of hydration that fits published rates (facts.md).
+const CLUSTER_SECTORS: u64 = 256;
 
 /// Stages whose order is known whatever the clocks of the recordings said.
 const STAGES_KNOWN: [&str; 4] = ["initrd", "sysinit", "ready", "later"];
@@ -175,26 +182,36 @@ fn stage_order(stages: &BTreeMap<String, u64>) -> impl Iterator<Item = (&String,
     order.into_iter().map(|(_, _, name, bit)| (name, bit))
 }
 
+/// Part of a run, on its way to an entry.
+#[derive(Clone, Copy)]
+struct Piece {
+    /// First sector on the disk.
+    address: u64,
+    region: u16,
+    run: Run,
+    key: u128,
+}
+
 /// One stage's runs in warming order; neighbours in order that are neighbours on the disk become one.
-fn entries(mut runs: Vec<(u16, Run)>, order: Order, regions: &[Region]) -> Vec<Entry> {
-    let begin_us = runs.iter().map(|(_, run)| run.used.first_use_us).min().unwrap_or(0);
-    let stalls = runs.iter().map(|(_, run)| u64::from(run.used.stall_us)).filter(|stall| *stall > 0);
-    let (sum, count) = stalls.fold((0u64, 0u64), |(sum, count), stall| (sum + stall, count + 1));
-    let mean_us = sum.checked_div(count).unwrap_or(0).max(1);
-    let key = |run: &Run| match order {
-        Order::Address => 0,
-        Order::History => u128::from(run.used.first_use_us),
-        Order::Stall => {
-            let weight_us = u64::from(run.used.stall_us).min(STALL_WEIGHT_MAX * mean_us);
-            // In thousandths of a microsecond, so that the division keeps an order among early reads.
-            u128::from(run.used.first_use_us - begin_us) * 1000 * u128::from(mean_us)
-                / u128::from(mean_us + weight_us)
-        }
-    };
-    let address = |region: u16, run: &Run| (regions[usize::from(region)].start + run.extent.start(), region);
-    runs.sort_by_cached_key(|(region, run)| (key(run), address(*region, run)));
-    let mut entries: Vec<Entry> = Vec::with_capacity(runs.len());
+fn entries(runs: Vec<(u16, Run)>, order: Order, regions: &[Region]) -> Vec<Entry> {
+    let key = keys(&runs, order);
+    let mut pieces = Vec::with_capacity(runs.len());
     for (region, run) in runs {
+        let base = regions[usize::from(region)].start;
+        for extent in at_clusters(run.extent, base) {
+            let (address, run) = (base + extent.start(), Run { extent, used: run.used });
+            pieces.push(Piece { address, region, run, key: key(&run) });
+        }
+    }
+    pieces.sort_by_key(|piece| (piece.address, piece.region));
+    for cluster in pieces.chunk_by_mut(|a, b| a.address / CLUSTER_SECTORS == b.address / CLUSTER_SECTORS) {
+        let first = cluster.iter().map(|piece| piece.key).min().unwrap_or(0);
+        cluster.iter_mut().for_each(|piece| piece.key = first);
+    }
+    // Stable: equal keys stay in order of address.
+    pieces.sort_by_key(|piece| piece.key);
+    let mut entries: Vec<Entry> = Vec::new();
+    for Piece { region, run, .. } in pieces {
         let first_use_ms = u32::try_from(run.used.first_use_us / 1000).unwrap_or(u32::MAX);
         let stall_ms = run.used.stall_us.saturating_add(500) / 1000;
         match entries.last_mut() {
@@ -208,6 +225,34 @@ fn entries(mut runs: Vec<(u16, Run)>, order: Order, regions: &[Region]) -> Vec<E
         }
     }
     entries
+}
+
+/// What runs are ordered by, the least first.
+fn keys(runs: &[(u16, Run)], order: Order) -> impl Fn(&Run) -> u128 + use<> {
+    let begin_us = runs.iter().map(|(_, run)| run.used.first_use_us).min().unwrap_or(0);
+    let stalls = runs.iter().map(|(_, run)| u64::from(run.used.stall_us)).filter(|stall| *stall > 0);
+    let (sum, count) = stalls.fold((0u64, 0u64), |(sum, count), stall| (sum + stall, count + 1));
+    let mean_us = sum.checked_div(count).unwrap_or(0).max(1);
+    move |run| match order {
+        Order::Address => 0,
+        Order::History => u128::from(run.used.first_use_us),
+        Order::Stall => {
+            let weight_us = u64::from(run.used.stall_us).min(STALL_WEIGHT_MAX * mean_us);
+            // In thousandths of a microsecond, so that the division keeps an order among early reads.
+            u128::from(run.used.first_use_us - begin_us) * 1000 * u128::from(mean_us)
+                / u128::from(mean_us + weight_us)
+        }
+    }
+}
+
+/// A run cut where its first cluster ends and where its last begins; what is between, it has for itself.
+fn at_clusters(extent: Extent, base: u64) -> impl Iterator<Item = Extent> {
+    let up = (base + extent.start()).next_multiple_of(CLUSTER_SECTORS) - base;
+    let down = (base + extent.end()) / CLUSTER_SECTORS * CLUSTER_SECTORS;
+    let down = down.saturating_sub(base).max(up).min(extent.end());
+    let up = up.min(extent.end());
+    let cuts = [extent.start(), up, down, extent.end()];
+    (0..3).filter_map(move |part| Extent::new(cuts[part], cuts[part + 1]))
 }
 
 #[cfg(test)]

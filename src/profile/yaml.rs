@@ -1,14 +1,16 @@
 //! The profile for people: valid YAML whose last key is one literal block, an extent a line in warming order.
 //!
-//! Holds: what [`write`] gives, [`parse`] reads back to the same profile; a checksum over all but its own line
+//! Holds: what [`write()`] gives, [`parse`] reads back to the same profile; a checksum over all but its own line
 //! guards the file; an error in a line names the line. A serde reader of a list of maps took 110 ms and 62 MB for
 //! 60,000 extents, so only the header goes through one, and the block is sliced and read by hand. The grammar is
 //! in profiles/FORMATS.md.
 
-use super::{EXTENTS_MAX, Entry, Profile, Stage};
+mod lines;
+
+use super::{EXTENTS_MAX, Entry, Profile, STAGES_MAX, Stage};
 use crate::error::{Context, Error, Result};
-use crate::extent::Extent;
 use crate::volume::{Identity, Region};
+use lines::Lines;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -25,8 +27,6 @@ pub const HEADER_BYTES_MAX: usize = 2 << 20;
 const BLOCK: &[u8] = b"extents: |";
 /// The fewest bytes that an extent's line takes.
 const LINE_BYTES_MIN: usize = b"  0 0 0 1 0 0".len();
-/// A number of more digits is refused before it can overflow.
-const DIGITS_MAX: usize = 18;
 
 /// What the header must say before anything else of it is read.
 #[derive(Deserialize)]
@@ -205,11 +205,16 @@ fn read_header(header: &str) -> Result<Header> {
 }
 
 fn read_body(bytes: &[u8], body_at: usize, header: Header) -> Result<Profile> {
-    let lines_max = EXTENTS_MAX.min((bytes.len() - body_at) / LINE_BYTES_MIN);
-    let stages = header
-        .stages
-        .into_iter()
-        .map(|stage| Stage { name: stage.name, entries: Vec::with_capacity(stage.extents.min(lines_max)) });
+    if header.stages.len() > STAGES_MAX {
+        return Err(failed(format!("it has {} stages, the limit is {STAGES_MAX}", header.stages.len())));
+    }
+    // What the header says is believed as far as there are bytes for it, over all stages.
+    let mut lines_left = EXTENTS_MAX.min((bytes.len() - body_at) / LINE_BYTES_MIN);
+    let stages = header.stages.into_iter().map(|stage| {
+        let expected = stage.extents.min(lines_left);
+        lines_left -= expected;
+        Stage { name: stage.name, entries: Vec::with_capacity(expected) }
+    });
     let mut profile = Profile {
         name: header.name,
         volume: header.volume,
@@ -226,134 +231,6 @@ fn read_body(bytes: &[u8], body_at: usize, header: Header) -> Result<Profile> {
     })?;
     profile.validate()?;
     Ok(profile)
-}
-
-/// The lines of the block, read one byte at a time.
-struct Lines<'a> {
-    bytes: &'a [u8],
-    /// The next byte; after an error, within the line that is wrong.
-    at: usize,
-}
-
-impl Lines<'_> {
-    fn read(&mut self, regions: &[Region], stages: &mut [Stage]) -> Result<(), String> {
-        let mut stage = 0;
-        let mut count = 0;
-        while self.at < self.bytes.len() {
-            let Some([in_stage, region, start, sectors, first_use_ms, stall_ms]) =
-                self.line().map_err(Wrong::text)?
-            else {
-                continue;
-            };
-            let in_stage = usize::try_from(in_stage).unwrap_or(usize::MAX);
-            let region_at = usize::try_from(region).unwrap_or(usize::MAX);
-            let ends = regions.get(region_at).map(|region| region.sectors);
-            let extent = Extent::at(start, sectors);
-            let small = |value| u32::try_from(value).ok();
-            match (extent, ends, small(first_use_ms), small(stall_ms)) {
-                (Some(extent), Some(end), Some(first_use_ms), Some(stall_ms))
-                    if extent.end() <= end
-                        && (stage..stages.len()).contains(&in_stage)
-                        && count < EXTENTS_MAX =>
-                {
-                    stage = in_stage;
-                    count += 1;
-                    let region = region as u16;
-                    stages[stage].entries.push(Entry { region, extent, first_use_ms, stall_ms });
-                }
-                _ => {
-                    // The position is that of the line's end: back into it.
-                    self.at -= 1;
-                    return Err(match (extent, ends) {
-                        _ if in_stage >= stages.len() => format!("stage {in_stage} is not in the header"),
-                        _ if in_stage < stage => format!("stage {in_stage} comes after stage {stage}"),
-                        _ if count >= EXTENTS_MAX => format!("more than {EXTENTS_MAX} extents"),
-                        (_, None) => format!("region {region} is not in the header"),
-                        (None, _) => format!("{sectors} sectors from {start} are empty or overflow"),
-                        (Some(extent), Some(sectors)) if extent.end() > sectors => {
-                            format!("ends at sector {}, region {region} has {sectors}", extent.end())
-                        }
-                        _ => "a time is larger than 4294967295 ms".into(),
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The six numbers of a line; none in an empty line or a comment. Goes past the line's end.
-    #[inline]
-    fn line(&mut self) -> Result<Option<[u64; 6]>, Wrong> {
-        let rest = &self.bytes[self.at..];
-        if !rest.starts_with(b"  ") {
-            return match rest {
-                [b'\n', ..] | [b'\r', b'\n', ..] => Ok(self.skip_line()),
-                _ => Err(Wrong::Indent),
-            };
-        }
-        self.at += 2;
-        if self.bytes.get(self.at) == Some(&b'#') {
-            return Ok(self.skip_line());
-        }
-        let mut numbers = [0; 6];
-        for (index, number) in numbers.iter_mut().enumerate() {
-            if index > 0 {
-                match self.bytes.get(self.at) {
-                    Some(b' ') => self.at += 1,
-                    _ => return Err(Wrong::Grammar),
-                }
-            }
-            *number = self.number()?;
-        }
-        match &self.bytes[self.at..] {
-            [] => self.at += 1,
-            [b'\n', ..] => self.at += 1,
-            [b'\r', b'\n', ..] => self.at += 2,
-            _ => return Err(Wrong::Grammar),
-        }
-        Ok(Some(numbers))
-    }
-
-    fn skip_line<T>(&mut self) -> Option<T> {
-        let rest = &self.bytes[self.at..];
-        self.at += rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |end| end + 1);
-        None
-    }
-
-    #[inline]
-    fn number(&mut self) -> Result<u64, Wrong> {
-        let from = self.at;
-        let mut value = 0;
-        while let Some(digit) = self.bytes.get(self.at).filter(|byte| byte.is_ascii_digit()) {
-            if self.at - from == DIGITS_MAX {
-                return Err(Wrong::Digits);
-            }
-            value = value * 10 + u64::from(digit - b'0');
-            self.at += 1;
-        }
-        if self.at == from {
-            return Err(Wrong::Grammar);
-        }
-        Ok(value)
-    }
-}
-
-/// What is wrong with a line; small, since each number of each line may be wrong.
-#[derive(Clone, Copy, Debug)]
-enum Wrong {
-    Indent,
-    Grammar,
-    Digits,
-}
-
-impl Wrong {
-    fn text(self) -> String {
-        match self {
-            Wrong::Indent => "does not start with two spaces".into(),
-            Wrong::Grammar => "is not `STAGE REGION START SECTORS FIRST_USE_MS STALL_MS`".into(),
-            Wrong::Digits => format!("a number has more than {DIGITS_MAX} digits"),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,37 +1,47 @@
 //! Records what a boot touches: block trace events from the kernel's rings to a recording.
 //!
-//! Holds: tracing is private, and off again however the run ends; events become touches in order of time over
+//! Holds: tracing is private, or what the boot switched on, and off again however the run ends; events become touches in order of time over
 //! all CPUs; the recorder's own requests are left out and counted; lost events are counted by CPU; a reason to
 //! stop is noticed within 100 ms. Not here: which disk is meant and what it is recognised by.
 //!
 //! Times are CLOCK_MONOTONIC, microseconds since the kernel started; a boot does not sleep.
 
-mod format;
+mod boot;
+mod clock;
+mod dbus;
+pub mod format;
 mod merge;
-mod page;
+pub mod page;
 mod rings;
+mod stages;
 mod stop;
+mod systemd;
 mod tracefs;
 mod wait;
 
+pub use boot::PARAMETERS as BOOT_PARAMETERS;
 pub use stop::{Stopped, Stops};
 pub use wait::{Signal, Signals, forward};
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::extent::Extent;
-use crate::recording::{Header, Recording, StageMark, TouchLog};
+use crate::recording::{Header, Recording, TouchLog};
 use page::{Event, What};
 use rings::{Drained, Rings};
 use std::collections::HashSet;
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
+use systemd::Watch;
 use tracefs::Instance;
 
 /// How often the rings and the reasons to stop are looked at: two looks fit in the 100 ms promised, and
 /// twenty wake-ups a second do not show beside a boot.
 pub const PERIOD: Duration = Duration::from_millis(50);
+
+/// How soon an answer that did not come in time is looked for.
+const PERIOD_WAITING: Duration = Duration::from_millis(10);
 
 /// The recorder's own requests in flight; it makes hardly any.
 const OWN_MAX: usize = 4096;
@@ -45,6 +55,8 @@ pub struct Options {
     pub own_threads: Vec<u32>,
     /// Bytes of ring for each CPU; `None` takes a share of 64 MiB.
     pub ring_bytes: Option<usize>,
+    /// Begin with what the kernel traced since it started.
+    pub boot_ring: bool,
 }
 
 /// A recording in progress: tracing is on. Dropped, it undoes all it set.
@@ -52,8 +64,19 @@ pub struct Session {
     // Dropped in this order: an instance whose rings are open cannot be removed.
     rings: Rings,
     instance: Instance,
+    /// Of the boot's ring, which another recorder may want.
+    _lock: Option<File>,
     intake: Intake,
     header: Header,
+    root: PathBuf,
+    began_ns: u64,
+    /// Why the boot's ring could not be read, where it was asked for.
+    no_boot_ring: Option<Error>,
+    /// Whether the stages are asked for.
+    is_boot: bool,
+    unit: Option<String>,
+    /// Since when the unit is active.
+    active_us: Option<u64>,
 }
 
 /// What a session came to.
@@ -63,6 +86,8 @@ pub struct Finished {
     pub recording: Recording,
     /// Whether all that was set could be undone.
     pub undone: Result<()>,
+    /// Why it does not begin with the boot, where it should have.
+    pub no_boot_ring: Option<Error>,
 }
 
 /// Turns events into touches.
@@ -116,29 +141,77 @@ pub fn available(root: &Path) -> Result<()> {
     tracefs::find(root).map(drop)
 }
 
+/// Rings that are being written.
+struct Opened {
+    rings: Rings,
+    instance: Instance,
+    lock: Option<File>,
+    no_boot_ring: Option<Error>,
+}
+
+/// The boot's ring where it is asked for, or else an instance of our own. A reference boot happens once: where its
+/// beginning was not traced, the rest is recorded all the same, and the caller learns why.
+fn open(root: &Path, tracefs: &Path, options: &Options) -> Result<Opened> {
+    let mut no_boot_ring = None;
+    if options.boot_ring {
+        let taken = boot::find(tracefs).and_then(|boot::BootRing { instance, lock }| {
+            Ok((rings::take_over(&instance, options.device)?, instance, lock))
+        });
+        match taken {
+            Ok((rings, instance, lock)) => {
+                return Ok(Opened { rings, instance, lock: Some(lock), no_boot_ring: None });
+            }
+            Err(error) => {
+                tracing::warn!("{}; recording from now on", error.full_text());
+                no_boot_ring = Some(error);
+            }
+        }
+    }
+    let instance = Instance::create(root, tracefs)?;
+    let rings = rings::set_up(&instance, options.device, options.ring_bytes)?;
+    instance.write("tracing_on", "1")?;
+    Ok(Opened { rings, instance, lock: None, no_boot_ring })
+}
+
 impl Session {
-    /// Switches tracing on. Signals should be held by then, so that none ends the process with it on.
+    /// Switches tracing on, or takes over what the boot switched on. Signals should be held by then, so that none ends the process with it on.
     pub fn start(root: &Path, options: &Options) -> Result<Session> {
         let tracefs = tracefs::find(root)?;
         for name in tracefs::remove_leftovers(root, &tracefs) {
             tracing::warn!("removed trace instance `{name}`: the run that made it was killed");
         }
-        let mut header = Header {
+        let header = Header {
             id: read_line(root, "proc/sys/kernel/random/uuid")?,
             kernel: read_line(root, "proc/sys/kernel/osrelease")?,
             boot_id: read_line(root, "proc/sys/kernel/random/boot_id")?,
-            // One boot from the root filesystem; a mark more needs someone who knows the stages.
-            stages: vec![StageMark { name: "ready".into(), from_us: 0 }],
+            stages: stages::unknown(),
             ..Header::default()
         };
-        let instance = Instance::create(root, &tracefs)?;
-        let rings = rings::set_up(&instance, options.device, options.ring_bytes)?;
-        instance.write("tracing_on", "1")?;
-        let now_ns = wait::now_ns();
-        header.from_us = now_ns / 1_000;
+        let Opened { rings, instance, lock, no_boot_ring } = open(root, &tracefs, options)?;
+        let began_ns = wait::now_ns();
         let intake =
-            Intake { own_threads: options.own_threads.clone(), last_ns: now_ns, ..Intake::default() };
-        Ok(Session { rings, instance, intake, header })
+            Intake { own_threads: options.own_threads.clone(), last_ns: began_ns, ..Intake::default() };
+        let from_boot = options.boot_ring && no_boot_ring.is_none();
+        let mut session = Session {
+            rings,
+            instance,
+            _lock: lock,
+            intake,
+            header,
+            root: root.into(),
+            began_ns,
+            no_boot_ring,
+            is_boot: options.boot_ring,
+            unit: None,
+            active_us: None,
+        };
+        session.header.from_us = began_ns / 1_000;
+        if from_boot {
+            session.drain()?;
+            let from_ns = session.rings.complete_from_ns()?;
+            session.header.from_us = from_ns.unwrap_or(began_ns) / 1_000;
+        }
+        Ok(session)
     }
 
     /// Takes what the rings hold by now.
@@ -153,7 +226,9 @@ impl Session {
         signals: &Signals,
         mut child: Option<&mut Child>,
     ) -> Result<Stopped> {
-        let began_ns = self.header.from_us * 1_000;
+        let began_ns = self.began_ns;
+        let mut watch = stops.until_unit.as_ref().map(|unit| Watch::new(&self.root, unit));
+        self.unit.clone_from(&stops.until_unit);
         loop {
             if let Some(child) = child.as_deref_mut()
                 && let Some(status) = child.try_wait().context(|| "failed to wait for the command".into())?
@@ -163,13 +238,23 @@ impl Session {
             if let Some(stopped) = stops.before_drain(wait::now_ns().saturating_sub(began_ns)) {
                 return Ok(stopped);
             }
+            if let Some(active_us) = watch.as_mut().and_then(Watch::look) {
+                self.active_us = Some(active_us);
+                // What nobody reads would pile up in systemd.
+                watch = None;
+            }
+            if let Some(stopped) = stops.by_unit(self.active_us, wait::now_ns()) {
+                return Ok(stopped);
+            }
             // The time before the drain: an event that comes after it is news for the next look.
             let now_ns = wait::now_ns();
             self.drain()?;
             if let Some(stopped) = stops.after_drain(now_ns.saturating_sub(self.intake.last_ns)) {
                 return Ok(stopped);
             }
-            let wait = stops.next_look(wait::now_ns().saturating_sub(began_ns), PERIOD);
+            let is_waiting = watch.as_ref().is_some_and(Watch::is_waiting);
+            let period = if is_waiting { PERIOD_WAITING } else { PERIOD };
+            let wait = stops.next_look(wait::now_ns().saturating_sub(began_ns), period);
             if let Some(signal) = signals.wait(wait) {
                 return Ok(Stopped::Signal(signal));
             }
@@ -178,15 +263,25 @@ impl Session {
 
     /// Switches tracing off, takes what is left, undoes what was set.
     pub fn finish(mut self) -> Result<Finished> {
-        self.instance.write("tracing_on", "0")?;
+        self.instance.stop()?;
         self.header.until_us = wait::now_ns() / 1_000;
-        self.rings.drain_to_the_end(|drained| self.intake.take(drained))?;
+        self.rings.drain_to_the_end(wait::now_ns, |drained| self.intake.take(drained))?;
         self.header.lost_by_cpu = self.rings.lost_by_cpu()?;
         self.header.own = self.intake.own;
         drop(self.rings);
         let undone = self.instance.remove();
+        if self.is_boot || self.unit.is_some() {
+            let times = systemd::boot_times(&self.root, self.unit.as_deref());
+            match times {
+                Ok(mut times) => {
+                    times.unit_us = self.active_us.or(times.unit_us);
+                    self.header.stages = stages::marks(&times, self.header.from_us, self.header.until_us);
+                }
+                Err(error) => tracing::warn!("{}; all is of stage `ready`", error.full_text()),
+            }
+        }
         let recording = self.intake.log.finish(self.header);
-        Ok(Finished { recording, undone })
+        Ok(Finished { recording, undone, no_boot_ring: self.no_boot_ring })
     }
 }
 

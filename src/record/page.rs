@@ -74,9 +74,12 @@ pub struct PageFacts {
     pub damaged: bool,
     /// Bytes of records in it.
     pub data_bytes: usize,
+    /// Time of its first record, of whatever kind, and of its last.
+    pub from_ns: u64,
+    pub until_ns: u64,
 }
 
-/// Reads pages of the two block events.
+/// Reads the two block events of one disk; a page may hold others.
 #[derive(Clone, Debug)]
 pub struct PageReader {
     /// How a page begins.
@@ -85,6 +88,8 @@ pub struct PageReader {
     pub issue: EventLayout,
     /// `block_rq_complete`.
     pub complete: EventLayout,
+    /// The whole disk, as events carry it.
+    pub device: u32,
 }
 
 fn word(data: &[u8], at: usize) -> Option<u32> {
@@ -111,12 +116,13 @@ impl PageReader {
             return PageFacts { damaged: true, ..facts };
         };
         facts.data_bytes = length;
-        facts.damaged = self.read_records(data, timestamp, events).is_none();
+        (facts.from_ns, facts.until_ns) = (timestamp, timestamp);
+        facts.damaged = self.read_records(data, &mut facts.until_ns, events).is_none();
         facts
     }
 
     /// `None` where a length points outside the page.
-    fn read_records(&self, data: &[u8], mut time_ns: u64, events: &mut Vec<Event>) -> Option<()> {
+    fn read_records(&self, data: &[u8], time_ns: &mut u64, events: &mut Vec<Event>) -> Option<()> {
         let mut at = 0;
         while at < data.len() {
             let head = word(data, at)?;
@@ -127,31 +133,31 @@ impl PageReader {
                 TYPE_PADDING if delta == 0 => return Some(()),
                 // A discarded record; the time of what follows still counts from it.
                 TYPE_PADDING => {
-                    time_ns = time_ns.wrapping_add(delta);
+                    *time_ns = time_ns.wrapping_add(delta);
                     body.checked_add(word(data, body)? as usize)?
                 }
                 TYPE_TIME_EXTEND => {
                     let high = u64::from(word(data, body)?) << DELTA_BITS;
-                    time_ns = time_ns.wrapping_add(high | delta);
+                    *time_ns = time_ns.wrapping_add(high | delta);
                     body + 4
                 }
                 TYPE_TIME_STAMP => {
                     let low = u64::from(word(data, body)?) << DELTA_BITS | delta;
-                    time_ns = absolute(time_ns, low);
+                    *time_ns = absolute(*time_ns, low);
                     body + 4
                 }
                 0 => {
                     // The length counts its own word.
                     let length = word(data, body)? as usize;
                     let end = body.checked_add(length.max(4))?;
-                    time_ns = time_ns.wrapping_add(delta);
-                    events.extend(self.event(data.get(body + 4..end)?, time_ns));
+                    *time_ns = time_ns.wrapping_add(delta);
+                    events.extend(self.event(data.get(body + 4..end)?, *time_ns));
                     end.checked_next_multiple_of(4)?
                 }
                 words => {
                     let end = body + words as usize * 4;
-                    time_ns = time_ns.wrapping_add(delta);
-                    events.extend(self.event(data.get(body..end)?, time_ns));
+                    *time_ns = time_ns.wrapping_add(delta);
+                    events.extend(self.event(data.get(body..end)?, *time_ns));
                     end
                 }
             };
@@ -159,7 +165,7 @@ impl PageReader {
         Some(())
     }
 
-    /// The event in a record; `None` for events of other kinds.
+    /// The event in a record; `None` for events of other kinds and other disks.
     fn event(&self, record: &[u8], time_ns: u64) -> Option<Event> {
         let id = self.issue.common_type.number(record)?;
         let (what, layout) = if id == u64::from(self.issue.id) {
@@ -169,6 +175,10 @@ impl PageReader {
         } else {
             return None;
         };
+        // In a ring that was filled before the disk was known are all disks.
+        if layout.dev.number(record)? != u64::from(self.device) {
+            return None;
+        }
         let mut comm = [0; COMM_BYTES];
         if let Some(name) = layout.comm.and_then(|field| field.of(record)) {
             let length = name.len().min(COMM_BYTES);

@@ -1,29 +1,34 @@
-use super::super::format::tests::{HEADER_PAGE, kernels};
+use super::super::format::tests::kernels;
 use super::*;
 use proptest::prelude::*;
 
 /// A reader for the n-th of the kernels whose descriptions are kept.
 pub fn reader(kernel: usize) -> PageReader {
-    let (_, issue, complete) = &kernels()[kernel];
+    let kernel = &kernels()[kernel];
     PageReader {
-        page: PageLayout::parse(HEADER_PAGE).unwrap(),
-        issue: EventLayout::parse(issue, "block_rq_issue").unwrap(),
-        complete: EventLayout::parse(complete, "block_rq_complete").unwrap(),
+        page: PageLayout::parse(kernel.header_page).unwrap(),
+        issue: EventLayout::parse(kernel.issue, "block_rq_issue").unwrap(),
+        complete: EventLayout::parse(kernel.complete, "block_rq_complete").unwrap(),
+        device: DEVICE,
     }
 }
+
+/// The disk that is recorded: 259:0, as NVMe disks have it.
+const DEVICE: u32 = 259 << 20;
 
 /// Writes pages as the kernel does.
 pub struct PageWriter<'a> {
     reader: &'a PageReader,
     bytes: Vec<u8>,
     time_ns: u64,
+    device: u32,
 }
 
 impl<'a> PageWriter<'a> {
     pub fn new(reader: &'a PageReader, time_ns: u64) -> Self {
         let mut bytes = vec![0; reader.page.data];
         bytes[..8].copy_from_slice(&time_ns.to_le_bytes());
-        PageWriter { reader, bytes, time_ns }
+        PageWriter { reader, bytes, time_ns, device: DEVICE }
     }
 
     fn word(&mut self, word: u32) {
@@ -46,6 +51,7 @@ impl<'a> PageWriter<'a> {
         };
         put(layout.common_type, &layout.id.to_le_bytes());
         put(layout.pid, &event.pid.to_le_bytes());
+        put(layout.dev, &self.device.to_le_bytes());
         put(layout.sector, &event.sector.to_le_bytes());
         put(layout.sectors, &event.sectors.to_le_bytes());
         let letters = [(Flags::READ, b'R'), (Flags::WRITE, b'W'), (Flags::DISCARD, b'D')]
@@ -114,6 +120,23 @@ fn what_a_kernel_writes_is_read_back() {
         assert_eq!(read, events, "kernel {kernel}");
         assert_eq!(read[0].process(), "systemd");
     }
+}
+
+#[test]
+fn other_disks_are_left_out_and_the_page_says_from_when_to_when() {
+    let reader = reader(1);
+    let mut page = PageWriter::new(&reader, 900);
+    page.device = DEVICE + 1;
+    assert!(page.push(&event(1_000, What::Issue, 2048)));
+    page.device = DEVICE;
+    assert!(page.push(&event(1_010, What::Issue, 8)));
+    // What passes through to the device has no disk in it.
+    page.device = 0;
+    assert!(page.push(&event(1_020, What::Complete, u64::MAX)));
+    let mut read = Vec::new();
+    let facts = reader.read(&page.finish(), &mut read);
+    assert_eq!(read, [event(1_010, What::Issue, 8)]);
+    assert_eq!((facts.from_ns, facts.until_ns), (900, 1_020));
 }
 
 #[test]

@@ -3,10 +3,11 @@
 //! Holds: a read never waits; events are handed on in order of time over all CPUs; a drain ends, however fast
 //! new events come, at those that were there when it began.
 
+use super::clock::Clock;
 use super::format::{EventLayout, PAGE_BYTES_MAX, PageLayout};
 use super::merge::{HOLD_BACK_NS, Merge};
 use super::page::{Event, PageFacts, PageReader};
-use super::tracefs::{Instance, read_whole};
+use super::tracefs::{EVENTS, Instance, read_whole};
 use crate::error::{Context, Error, Result};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,9 +15,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-
-/// The two events that make a touch with its latency.
-const EVENTS: [&str; 2] = ["block_rq_issue", "block_rq_complete"];
 
 /// Kernel memory for all rings together: 60 bytes an event make it a million events between two looks.
 const RING_TOTAL_BYTES: usize = 64 << 20;
@@ -34,12 +32,15 @@ struct Ring {
     file: File,
     stats: PathBuf,
     damaged_pages: u64,
+    /// Time of the first record that was read from it.
+    first_ns: Option<u64>,
 }
 
 /// All rings of an instance.
 pub struct Rings {
     rings: Vec<Ring>,
     reader: PageReader,
+    clock: Clock,
     merge: Merge,
     page: Vec<u8>,
     events: Vec<Event>,
@@ -56,37 +57,48 @@ pub enum Drained {
     Gap,
 }
 
-/// Sizes the rings, sets the filter, reads the descriptions. Tracing is still off.
+/// Prepares an instance of our own: its clock, its size, the filter. The events are on, tracing is still off.
 pub fn set_up(instance: &Instance, device: u32, ring_bytes: Option<usize>) -> Result<Rings> {
-    let cpus = cpus(instance)?;
     // CLOCK_MONOTONIC: it starts with the kernel, and the boot's own stages are stamped with it.
     instance.write("trace_clock", "mono")?;
     // The oldest are overwritten: then pages say where events are missing.
     instance.write("options/overwrite", "1")?;
-    size_rings(instance, cpus.len(), ring_bytes)?;
+    size_rings(instance, cpus(instance)?.len(), ring_bytes)?;
+    let rings = open(instance, device, Clock::Mono)?;
+    instance.write_events("filter", &format!("dev == {device}"))?;
+    instance.write_events("enable", "1")?;
+    Ok(rings)
+}
+
+/// Takes over rings that are being written: nothing is set that would empty them. From now on the kernel leaves
+/// the other disks out; those that are in the rings already are left out when they are read.
+pub fn take_over(instance: &Instance, device: u32) -> Result<Rings> {
+    let clock = Clock::of(instance)?;
+    let rings = open(instance, device, clock)?;
+    instance.write_events("filter", &format!("dev == {device}"))?;
+    Ok(rings)
+}
+
+fn open(instance: &Instance, device: u32, clock: Clock) -> Result<Rings> {
     let reader = PageReader {
         page: PageLayout::parse(&instance.read("events/header_page")?)?,
         issue: describe(instance, EVENTS[0])?,
         complete: describe(instance, EVENTS[1])?,
+        device,
     };
-    for event in EVENTS {
-        instance.write(&format!("events/block/{event}/filter"), &format!("dev == {device}"))?;
-    }
-    let rings = cpus
+    let rings = cpus(instance)?
         .into_iter()
         .map(|cpu| {
             let path = instance.path(&format!("per_cpu/cpu{cpu}/trace_pipe_raw"));
             let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
             let file = file.context(|| format!("failed to open trace ring `{}`", path.display()))?;
             let stats = instance.path(&format!("per_cpu/cpu{cpu}/stats"));
-            Ok(Ring { cpu, file, stats, damaged_pages: 0 })
+            Ok(Ring { cpu, file, stats, damaged_pages: 0, first_ns: None })
         })
         .collect::<Result<Vec<Ring>>>()?;
-    for event in EVENTS {
-        instance.write(&format!("events/block/{event}/enable"), "1")?;
-    }
     let page = vec![0; reader.page.bytes.min(PAGE_BYTES_MAX)];
-    Ok(Rings { merge: Merge::new(rings.len()), rings, reader, page, events: Vec::new(), gap_ns: None })
+    let merge = Merge::new(rings.len());
+    Ok(Rings { merge, rings, reader, clock, page, events: Vec::new(), gap_ns: None })
 }
 
 fn describe(instance: &Instance, event: &str) -> Result<EventLayout> {
@@ -139,6 +151,8 @@ impl Ring {
                 Ok(0) => Ok(None),
                 Ok(length) => Ok(Some(length)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                // A CPU that the machine could have and that never came up has no ring yet.
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => Err(error).context(|| format!("failed to read trace ring of CPU {}", self.cpu)),
             };
@@ -164,8 +178,9 @@ fn lost_in(stats: &str) -> u64 {
 }
 
 impl Rings {
-    /// Hands on all events whose turn has come. `now` reads the trace's clock.
+    /// Hands on all events whose turn has come. `now` reads CLOCK_MONOTONIC, and so are the events' times.
     pub fn drain(&mut self, now: impl Fn() -> u64, mut sink: impl FnMut(Drained)) -> Result<()> {
+        self.clock.refresh()?;
         let began_ns = now();
         // The ring that is furthest behind is read next, so little has to be held back.
         let mut behind: BinaryHeap<Reverse<(u64, usize)>> =
@@ -192,9 +207,9 @@ impl Rings {
         Ok(())
     }
 
-    /// Hands on all that is left. Tracing must be off: then rings have an end.
-    pub fn drain_to_the_end(&mut self, mut sink: impl FnMut(Drained)) -> Result<()> {
-        self.drain(|| u64::MAX, &mut sink)?;
+    /// Hands on all that is left. The events must be off; `now` is a moment after that.
+    pub fn drain_to_the_end(&mut self, now: impl Fn() -> u64, mut sink: impl FnMut(Drained)) -> Result<()> {
+        self.drain(now, &mut sink)?;
         while let Some(event) = self.merge.next_last() {
             self.hand_on(event, &mut sink);
         }
@@ -208,13 +223,19 @@ impl Rings {
             ring.damaged_pages += 1;
             tracing::warn!("failed to read a page of the trace ring of CPU {}: it is damaged", ring.cpu);
         }
+        let first_ns = self.clock.mono_ns(facts.from_ns);
+        ring.first_ns.get_or_insert(first_ns);
         if facts.missed || facts.damaged {
-            let from_ns = self.events.first().map_or(0, |event| event.time_ns);
-            self.gap_ns = Some(self.gap_ns.map_or(from_ns, |gap| gap.max(from_ns)));
+            self.gap_ns = Some(self.gap_ns.map_or(first_ns, |gap| gap.max(first_ns)));
         }
-        for event in self.events.drain(..) {
+        for mut event in self.events.drain(..) {
+            event.time_ns = self.clock.mono_ns(event.time_ns);
             self.merge.read_until(index, event.time_ns);
             self.merge.push(event);
+        }
+        // A page may hold none of ours: it was read all the same.
+        if !facts.damaged {
+            self.merge.read_until(index, self.clock.mono_ns(facts.until_ns));
         }
     }
 
@@ -224,6 +245,21 @@ impl Rings {
             sink(Drained::Gap);
         }
         sink(Drained::Event(event));
+    }
+
+    /// From when on nothing is missing, of what was there when the rings were first read; `None` where nothing
+    /// was. A ring that overflowed begins with what it kept.
+    pub fn complete_from_ns(&self) -> Result<Option<u64>> {
+        let mut from = None;
+        let mut overflowed = None;
+        for ring in &self.rings {
+            let Some(first_ns) = ring.first_ns else { continue };
+            from = Some(from.map_or(first_ns, |from: u64| from.min(first_ns)));
+            if ring.lost()? > 0 {
+                overflowed = overflowed.max(Some(first_ns));
+            }
+        }
+        Ok(overflowed.or(from))
     }
 
     /// Events lost so far, by CPU number.

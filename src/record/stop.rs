@@ -16,6 +16,9 @@ pub struct Stops {
     pub idle: Option<Duration>,
     /// When this file exists.
     pub until_file: Option<PathBuf>,
+    /// When this systemd unit is active, and so long after that.
+    pub until_unit: Option<String>,
+    pub linger: Duration,
 }
 
 /// Why it stopped.
@@ -27,6 +30,8 @@ pub enum Stopped {
     Idle(Duration),
     /// The file is there.
     File(PathBuf),
+    /// The unit is active.
+    Unit(String),
     /// The command ended.
     Command(ExitStatus),
     /// It was asked to.
@@ -39,6 +44,7 @@ impl std::fmt::Display for Stopped {
             Stopped::After(time) => write!(f, "{time:?} were over"),
             Stopped::Idle(time) => write!(f, "no request for {time:?}"),
             Stopped::File(path) => write!(f, "`{}` exists", path.display()),
+            Stopped::Unit(unit) => write!(f, "unit `{unit}` is active"),
             Stopped::Command(status) => write!(f, "the command ended ({status})"),
             Stopped::Signal(signal) => match signal.number {
                 libc::SIGINT => f.write_str("SIGINT"),
@@ -59,6 +65,12 @@ impl Stops {
     pub fn next_look(&self, elapsed_ns: u64, period: Duration) -> Duration {
         let left = self.after.map_or(u64::MAX, |after| ns(after).saturating_sub(elapsed_ns));
         period.min(Duration::from_nanos(left))
+    }
+
+    /// The one that asks since when the unit is active; times since the kernel started.
+    pub fn by_unit(&self, active_us: Option<u64>, now_ns: u64) -> Option<Stopped> {
+        let until_ns = active_us?.saturating_mul(1_000).saturating_add(ns(self.linger));
+        (now_ns >= until_ns).then(|| Stopped::Unit(self.until_unit.clone().unwrap_or_default()))
     }
 
     /// Those that need no event.
@@ -82,7 +94,7 @@ mod tests {
     #[test]
     fn each_reason_holds_from_its_moment_on() {
         let second = Duration::from_secs(1);
-        let stops = Stops { after: Some(second), idle: Some(second / 2), until_file: None };
+        let stops = Stops { after: Some(second), idle: Some(second / 2), ..Stops::default() };
         assert_eq!(stops.before_drain(999_999_999), None);
         assert_eq!(stops.before_drain(1_000_000_000), Some(Stopped::After(second)));
         assert_eq!(stops.after_drain(499_999_999), None);
@@ -91,6 +103,18 @@ mod tests {
         assert_eq!(stops.next_look(990_000_000, period), Duration::from_millis(10));
         assert_eq!(stops.next_look(0, period), period);
         assert_eq!(stops.next_look(2_000_000_000, period), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_unit_stops_it_when_it_is_active_and_the_rest_of_its_time_is_over() {
+        let stops = Stops { until_unit: Some("a.service".into()), ..Stops::default() };
+        let stopped = Some(Stopped::Unit("a.service".into()));
+        assert_eq!(stops.by_unit(None, u64::MAX), None);
+        assert_eq!(stops.by_unit(Some(5_000), 5_000_000), stopped);
+        let stops = Stops { linger: Duration::from_secs(1), ..stops };
+        assert_eq!(stops.by_unit(Some(5_000), 1_004_999_999), None);
+        assert_eq!(stops.by_unit(Some(5_000), 1_005_000_000), stopped);
+        assert_eq!(stops.by_unit(Some(u64::MAX), u64::MAX - 1), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! A private tracefs instance: made, set, and undone by Drop.
+//! Where the kernel traces to: a private instance, or what the boot switched on; set, and undone by Drop.
 //!
-//! Holds: nothing outside the instance is altered; it is removed however the run ends, and one that a killed
+//! Holds: nothing outside is altered; it is undone however the run ends, and a private instance that a killed
 //! run left is removed by the next. The root of `/proc` and of the mount is an argument.
 
 use crate::error::{Context, Error, Result};
@@ -12,6 +12,13 @@ use std::time::Duration;
 
 /// What the names of our instances begin with; the process' id and start time and a number follow.
 const PREFIX: &str = "ebs-prewarm-";
+
+/// The two events that make a touch with its latency.
+pub const EVENTS: [&str; 2] = ["block_rq_issue", "block_rq_complete"];
+
+/// What the kernel gives each CPU of its own ring when somebody first traces (`TRACE_BUF_SIZE_DEFAULT`). Less
+/// would be lost on the next who traces: the kernel enlarges a ring by itself only once.
+const OWN_RING_KIB: u64 = 1408;
 
 /// A reader of the instance's files that is just going away makes rmdir answer EBUSY.
 const REMOVE_TRIES: u32 = 20;
@@ -94,21 +101,33 @@ pub fn remove_leftovers(root: &Path, tracefs: &Path) -> Vec<String> {
         .collect()
 }
 
-/// An instance of our own.
+/// A place that is traced to.
 #[derive(Debug)]
 pub struct Instance {
     dir: PathBuf,
-    removed: bool,
+    /// The kernel's own ring, which cannot be removed.
+    is_top: bool,
+    undone: bool,
 }
 
 impl Instance {
-    /// Makes it; tracing is off in it.
+    /// Makes one of our own; tracing is off in it.
     pub fn create(root: &Path, tracefs: &Path) -> Result<Instance> {
         let dir = tracefs.join("instances").join(own_name(root));
         fs::create_dir(&dir).map_err(|cause| refused("make trace instance", &dir, cause))?;
-        let instance = Instance { dir, removed: false };
+        let instance = Instance { dir, is_top: false, undone: false };
         instance.write("tracing_on", "0")?;
         Ok(instance)
+    }
+
+    /// One that is there; it is taken over, and undone like one of our own.
+    pub fn adopt(dir: PathBuf) -> Instance {
+        Instance { dir, is_top: false, undone: false }
+    }
+
+    /// The kernel's own ring: undoing switches our two events off and gives memory back.
+    pub fn adopt_top(tracefs: PathBuf) -> Instance {
+        Instance { dir: tracefs, is_top: true, undone: false }
     }
 
     /// A file in it.
@@ -133,14 +152,27 @@ impl Instance {
         read_whole(&path).map_err(|cause| refused("read", &path, cause))
     }
 
-    /// Switches tracing off and removes the instance. All its files must be closed by then.
+    /// Switches our events on or off, leaving what others trace here as it is.
+    pub fn write_events(&self, name: &str, value: &str) -> Result<()> {
+        EVENTS.iter().try_for_each(|event| self.write(&format!("events/block/{event}/{name}"), value))
+    }
+
+    /// No more of our events come into its rings; what is in them stays.
+    pub fn stop(&self) -> Result<()> {
+        if self.is_top { self.write_events("enable", "0") } else { self.write("tracing_on", "0") }
+    }
+
+    /// Switches tracing off and takes back what was set. All its files must be closed by then.
     pub fn remove(mut self) -> Result<()> {
         self.undo()
     }
 
     fn undo(&mut self) -> Result<()> {
-        self.removed = true;
-        let off = self.write("tracing_on", "0");
+        self.undone = true;
+        let off = self.stop();
+        if self.is_top {
+            return self.give_back(off);
+        }
         let mut tries = REMOVE_TRIES;
         loop {
             match fs::remove_dir(&self.dir) {
@@ -160,16 +192,39 @@ impl Instance {
             }
         }
     }
+
+    /// The kernel's own ring, as it would be had the boot not been traced.
+    fn give_back(&self, off: Result<()>) -> Result<()> {
+        let filters = self.write_events("filter", "0");
+        let kib = self.read("buffer_size_kb").map(|text| leading_number(&text));
+        let size = match kib {
+            Ok(Some(kib)) if kib <= OWN_RING_KIB => Ok(()),
+            Ok(_) => self.write("buffer_size_kb", &OWN_RING_KIB.to_string()),
+            Err(error) => Err(error),
+        };
+        off.and(filters).and(size).map_err(|error| {
+            error.hint(format!(
+                "switch it off as root: echo 0 > {}, and the same for {}",
+                self.path("events/block/block_rq_issue/enable").display(),
+                EVENTS[1]
+            ))
+        })
+    }
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        if !self.removed
+        if !self.undone
             && let Err(error) = self.undo()
         {
             tracing::error!("{}", error.full_text());
         }
     }
+}
+
+/// `8195`, or `7 (expanded: 1408)` of a ring that nobody used yet; `X` where the CPUs differ is none.
+fn leading_number(text: &str) -> Option<u64> {
+    text.split_whitespace().next()?.parse().ok()
 }
 
 /// A description or a list of counters; the longest has some 3 KiB.

@@ -4,8 +4,11 @@
 //! All `unsafe` of this room is here.
 
 use crate::error::{Context, Result};
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
@@ -18,6 +21,14 @@ pub fn now_ns() -> u64 {
     // SAFETY: the kernel writes one timespec to a live timespec; this clock exists on every kernel.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
+}
+
+/// Locks a directory for as long as the file is open; fails at once where another has it.
+pub fn lock_dir(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    // SAFETY: flock takes a live descriptor and a plain number.
+    let code = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    if code == 0 { Ok(file) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A signal that asks to stop.

@@ -54,11 +54,8 @@ fn none(profile: &Profile, others: BTreeMap<PathBuf, (Instant, Error)>) -> Error
     }
     let each: Vec<String> =
         others.iter().map(|(path, (_, error))| format!("{}: {error}", path.display())).collect();
-    Error::new(
-        Kind::OtherVolume,
-        format!("failed to find the disk of profile `{name}`: {}", each.join("; ")),
-    )
-    .hint("record a boot of this image, or name the disk with --device")
+    Error::new(Kind::OtherVolume, format!("failed to find the disk of profile `{name}`: {}", each.join("; ")))
+        .hint("record a boot of this image, or name the disk with --device")
 }
 
 #[cfg(test)]
@@ -94,7 +91,8 @@ mod tests {
 
     /// Of the disk with that signature.
     fn profile(signature: u32) -> Profile {
-        let region = Region { partuuid: Some(format!("{signature:08x}-01")), sectors: 1024, ..Region::default() };
+        let region =
+            Region { partuuid: Some(format!("{signature:08x}-01")), fs_uuid: None, start: 0, sectors: 1024 };
         let volume = Identity { table_uuid: Some(format!("{signature:08x}")), ..Identity::of_size(2048) };
         let entry = Entry { region: 0, extent: Extent::at(8, 8).unwrap(), first_use_ms: 1, stall_ms: 1 };
         let stages = vec![Stage { name: "ready".into(), entries: vec![entry] }];

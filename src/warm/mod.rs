@@ -17,7 +17,7 @@ use crate::report::{DepthReport, LatencyUs, SCHEMA, StageReport, Totals, Unreada
 use crate::units::{SECTOR_BYTES, as_ns, as_s};
 use crate::volume::Identity;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The snapshot API's block (vendor documentation), and so the first guess at the unit of hydration.
@@ -48,7 +48,7 @@ pub struct Options {
     pub rate: u64,
     /// Whether all that no stage has is warmed after the stages.
     pub rest: bool,
-    /// Counted from the first read.
+    /// Counted from the first read, over all that is read.
     pub deadline: Option<Duration>,
 }
 
@@ -114,28 +114,25 @@ pub fn warm(
 ) -> Result<WarmReport> {
     let plan = bound.plan(options.mode.unwrap_or(Mode::Touch));
     let run = Run { bound, options, stop };
-    let pass = run.pass(&plan, progress)?;
+    let pass = run.pass(&plan, options.deadline, progress)?;
     let mut report = run.report(&plan, &pass);
-    let wrong = pass.verdict.is_some_and(|verdict| verdict.unit_is_wrong());
+    let unit = crate::units::ByteSize(bound.unit_bytes);
+    let wrong = pass.verdict.as_ref().is_some_and(Verdict::unit_is_wrong);
     if wrong {
-        let unit = crate::units::ByteSize(bound.unit_bytes);
         let found = format!("the unit is smaller than {unit}: touching one block leaves the rest of it cold");
         tracing::warn!("{found}");
         report.notes.push(found);
+    } else if let Some(verdict) = pass.verdict.as_ref().filter(|verdict| verdict.unfinished) {
+        report.notes.push(format!("only {} units were verified in time", verdict.checks.len()));
     }
     if wrong && options.mode.is_none() && matches!(pass.outcome.end, End::Complete) {
         let plan = bound.plan(Mode::Full);
-        let second = run.pass(&plan, progress)?;
-        let first = report;
-        report = run.report(&plan, &second);
-        report.notes = first.notes;
+        let spent = Duration::from_nanos(process::uptime_ns().saturating_sub(pass.uptime_ns));
+        let left = options.deadline.map(|deadline| deadline.saturating_sub(spent));
+        let second = run.pass(&plan, left, progress)?;
+        let first = std::mem::replace(&mut report, run.report(&plan, &second));
+        report.follow(first, as_s(second.uptime_ns.saturating_sub(pass.uptime_ns)));
         report.notes.push("every byte of the profile was read instead".into());
-        report.totals.verified = first.totals.verified;
-        report.totals.verify_failed = first.totals.verify_failed;
-        report.totals.retries += first.totals.retries;
-        report.totals.bytes_read += first.totals.bytes_read;
-        report.totals.elapsed_s += first.totals.elapsed_s;
-        report.first_read_uptime_s = first.first_read_uptime_s;
     }
     Ok(report)
 }
@@ -143,9 +140,11 @@ pub fn warm(
 /// One run of a plan.
 struct Pass {
     outcome: Outcome,
+    /// Units that were not read throughout, by stage.
+    units_left: Vec<u64>,
     /// Where units were touched.
     verdict: Option<Verdict>,
-    /// When it began, nanoseconds since the kernel started.
+    /// When its first read was submitted, nanoseconds since the kernel started.
     uptime_ns: u64,
 }
 
@@ -156,40 +155,52 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn pass(&self, plan: &Plan, progress: &mut dyn Progress) -> Result<Pass> {
+    fn pass(&self, plan: &Plan, deadline: Option<Duration>, progress: &mut dyn Progress) -> Result<Pass> {
         let device = &self.bound.device;
         let queue = device.queue_requests(&self.options.root);
         let depth = self.options.depth.map_or_else(|| Depth::auto(queue), Depth::fixed);
         let mut source = engine::open(device.file(), depth.max(), plan.read_bytes_max())
             .context(|| format!("failed to prepare reads of `{}`", device.path().display()))?;
+        progress.begin(plan.stages());
         let (now_ns, uptime_ns) = (source.now_ns(), process::uptime_ns());
         let idle = plan.stages().iter().position(|stage| IDLE_STAGES.contains(&stage.name.as_str()));
+        let deadline_ns = deadline.map(|deadline| now_ns.saturating_add(as_ns(deadline)));
         let engine_options = EngineOptions {
             depth,
             pace: Pace::new(self.options.iops, self.options.rate),
-            deadline_ns: self.options.deadline.map(|deadline| now_ns.saturating_add(as_ns(deadline))),
+            deadline_ns,
             block_bytes: device.block_bytes(),
             idle_from_stage: idle.map_or(u16::MAX, |index| index as u16),
         };
-        let deadline_ns = engine_options.deadline_ns;
-        let outcome = engine::run(&mut *source, plan.reads(), engine_options, self.stop, progress);
+        let mut reads = plan.reads();
+        let mut outcome = engine::run(&mut *source, reads.by_ref(), engine_options, self.stop, progress);
+        let units_left = plan.units_of(outcome.left.iter().copied().chain(reads));
         let touched = plan.shape().mode == Mode::Touch && matches!(outcome.end, End::Complete);
         let verdict = if touched {
             let until_ns = source.now_ns().saturating_add(VERIFY_NS_MAX);
-            let until_ns = deadline_ns.map_or(until_ns, |deadline| deadline.min(until_ns));
+            let until_ns = Some(deadline_ns.map_or(until_ns, |deadline| deadline.min(until_ns)));
             let read_bytes = device.block_bytes().max(4096);
-            engine::verify(&mut *source, self.samples(&outcome, read_bytes), read_bytes, Some(until_ns)).ok()
+            let samples = self.samples(&outcome, read_bytes);
+            engine::verify(&mut *source, samples, read_bytes, until_ns, self.stop).ok()
         } else {
             None
         };
-        Ok(Pass { outcome, verdict, uptime_ns })
+        let unfinished = verdict.as_ref().is_some_and(|verdict| verdict.unfinished);
+        if unfinished && self.stop.load(Ordering::Relaxed) {
+            outcome.end = End::Stopped;
+        }
+        // What the run did before its first read is in the time to it.
+        let first_ns = outcome.stages.iter().filter_map(|stage| stage.started_ns).min().unwrap_or(now_ns);
+        let uptime_ns = uptime_ns + first_ns.saturating_sub(now_ns);
+        Ok(Pass { outcome, units_left, verdict, uptime_ns })
     }
 
     /// Spread over the run, and only of units that have a far block.
     fn samples(&self, outcome: &Outcome, read_bytes: u32) -> Vec<Sample> {
         let volume_bytes = self.bound.device.sectors() * SECTOR_BYTES;
-        let step = outcome.samples.len().div_ceil(SAMPLES).max(1);
-        let chosen = outcome.samples.iter().step_by(step).map(|&(offset, touch_ns)| {
+        let (all, count) = (&outcome.samples, outcome.samples.len().min(SAMPLES));
+        let chosen = (0..count).map(|number| {
+            let (offset, touch_ns) = all[number * all.len() / count];
             Sample::new(offset, touch_ns, self.bound.unit_bytes, volume_bytes, u64::from(read_bytes))
         });
         chosen.filter(|sample| sample.far != sample.touched).collect()
@@ -205,6 +216,15 @@ impl Run<'_> {
             End::Failed(error) => ("failed", Some(error.to_string())),
         };
         let totals = plan.totals();
+        let mut notes = Vec::new();
+        if !self.bound.device.is_direct() {
+            notes.push(
+                "it was read through the page cache: what that held was not read from the volume".into(),
+            );
+        }
+        if totals.reads == 0 {
+            notes.push("the profile names nothing to read".into());
+        }
         WarmReport {
             schema: SCHEMA,
             end: end.into(),
@@ -215,17 +235,17 @@ impl Run<'_> {
             mode: plan.shape().mode.name().into(),
             unit_bytes: self.bound.unit_bytes,
             engine: outcome.source.clone(),
-            stages: stages(plan, outcome),
+            stages: stages(plan, pass),
             totals: Totals {
                 units: totals.units,
+                units_left: pass.units_left.iter().sum(),
                 reads: outcome.reads(),
                 bytes_read: outcome.bytes_read,
                 errors: outcome.errors,
                 retries: outcome.retries,
-                already_warm: verdict.filter(|verdict| verdict.warm_ns > 0).map(|verdict| {
-                    // Under load a warm read queues, so this is a lower bound.
-                    outcome.latency_us.count_between(0, verdict.warm_ns * 3 / 1000)
-                }),
+                already_warm: verdict
+                    .filter(|verdict| verdict.warm_ns > 0)
+                    .map(|verdict| outcome.latency_us.count_between(0, verdict.surely_warm_ns() / 1000)),
                 verified: verdict.map_or(0, |verdict| verdict.checks.len() as u64),
                 verify_failed: verdict.map_or(0, |verdict| verdict.failed),
                 elapsed_s: as_s(outcome.elapsed_ns()),
@@ -236,14 +256,14 @@ impl Run<'_> {
             depth: DepthReport { initial: outcome.depth.0, max: outcome.depth.1, last: outcome.depth.2 },
             first_read_uptime_s: as_s(pass.uptime_ns),
             unreadable: outcome.unreadable.iter().map(unreadable).collect(),
-            abandoned: outcome.abandoned,
-            notes: Vec::new(),
+            abandoned: outcome.left.len() as u64,
+            notes,
         }
     }
 }
 
-fn stages(plan: &Plan, outcome: &Outcome) -> Vec<StageReport> {
-    let none = engine::StageOutcome::default();
+fn stages(plan: &Plan, pass: &Pass) -> Vec<StageReport> {
+    let (none, outcome) = (engine::StageOutcome::default(), &pass.outcome);
     let planned = plan.stages().iter().enumerate();
     planned
         .map(|(index, stage)| {
@@ -253,6 +273,7 @@ fn stages(plan: &Plan, outcome: &Outcome) -> Vec<StageReport> {
             StageReport {
                 name: stage.name.clone(),
                 units: stage.units,
+                units_left: pass.units_left.get(index).copied().unwrap_or(0),
                 reads: done.reads,
                 bytes: done.bytes,
                 errors: done.errors,
@@ -282,12 +303,17 @@ pub fn verdict(report: &WarmReport) -> Result<()> {
         )),
         "complete" => Ok(()),
         "deadline" => {
-            let left = report.totals.units.saturating_sub(report.totals.reads.min(report.totals.units));
-            Err(Error::new(
-                Kind::Deadline,
-                format!("failed to warm `{device}` in time: {left} units are left"),
-            ))
+            Err(Error::new(Kind::Deadline, format!("failed to warm `{device}` in time: {}", left(report)))
+                .hint("give a later --deadline, or run it again: what was read stays warm"))
         }
-        _ => Err(Error::failed(format!("failed to warm `{device}`: {reason}"))),
+        _ => Err(Error::failed(format!("failed to warm `{device}`: {reason}; {}", left(report)))),
     }
+}
+
+/// What was not read, for people.
+fn left(report: &WarmReport) -> String {
+    let WarmReport { totals, stages, .. } = report;
+    let first = stages.iter().find(|stage| stage.units_left > 0);
+    let from = first.map_or_else(String::new, |stage| format!(", from stage `{}` on", stage.name));
+    format!("{} of {} units are left{from}", totals.units_left, totals.units)
 }

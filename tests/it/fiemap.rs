@@ -1,23 +1,13 @@
 //! `profile paths` on real filesystems: what it names is where the files' bytes are.
 
 use crate::profile::{mbr, run, shown};
+use crate::support::require_root;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Root is needed for loop devices and mounts. A skip is loud, and with CI=true a failure.
-fn is_root() -> bool {
-    // SAFETY: asks for a number.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "needs root, and CI must not skip");
-        eprintln!("SKIPPED: mapping files on a loop device needs root");
-    }
-    root
-}
 
 #[track_caller]
 fn sh(command: &str) -> String {
@@ -203,14 +193,14 @@ fn files_are_where_it_says(mkfs: &str, folders_are_mapped: bool) {
 
 #[test]
 fn on_ext4_files_are_where_it_says() {
-    if is_root() {
+    if require_root() {
         files_are_where_it_says("mkfs.ext4 -q -b 4096", true);
     }
 }
 
 #[test]
 fn on_xfs_files_are_where_it_says() {
-    if is_root() {
+    if require_root() {
         if Command::new("mkfs.xfs").arg("-V").output().is_err() {
             assert!(std::env::var("CI").as_deref() != Ok("true"), "needs mkfs.xfs, and CI must not skip");
             eprintln!("SKIPPED: needs mkfs.xfs");
@@ -222,7 +212,7 @@ fn on_xfs_files_are_where_it_says() {
 
 #[test]
 fn two_filesystems_and_mounts_below_are_told_apart() {
-    if !is_root() {
+    if !require_root() {
         return;
     }
     let (disk, other) = (Disk::new("mkfs.ext4 -q"), Disk::new("mkfs.ext4 -q"));
@@ -250,7 +240,7 @@ fn two_filesystems_and_mounts_below_are_told_apart() {
 
 #[test]
 fn a_profile_finds_the_files_on_a_moved_partition_and_refuses_another_filesystem() {
-    if !is_root() {
+    if !require_root() {
         return;
     }
     let mut disk = Disk::new("mkfs.ext4 -q");

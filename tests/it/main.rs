@@ -1,7 +1,11 @@
-//! What the program does on real kernels: one binary, a module a room.
+//! What the program does on real kernels: one binary, one link, a module a room, shared fixtures.
 
 mod fiemap;
 mod golden;
+mod lab;
+mod lab_life;
 mod profile;
 mod record;
+mod support;
 mod tidy;
+mod warm;

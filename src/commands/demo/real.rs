@@ -2,6 +2,7 @@
 
 use super::{Findings, workload};
 use crate::cold::Model;
+use crate::commands::output::tell;
 use crate::error::{Context, Error, Result};
 use crate::lab::{LoopDevice, LoopOptions, Mount, Options};
 use crate::units::as_s;
@@ -9,9 +10,14 @@ use crate::{process, record};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Size of the volume: sparse, of which a tenth is written.
 const VOLUME_BYTES: u64 = 2 << 30;
+
+/// How often a child is looked at, and for how long after a signal: two seconds.
+const POLL: Duration = Duration::from_millis(10);
+const STOP_POLLS: u32 = 200;
 
 /// Where systems mount tracefs.
 const TRACEFS: &str = "/sys/kernel/tracing";
@@ -107,9 +113,33 @@ struct Stage {
     volume: Mount,
 }
 
+impl Drop for Stage {
+    /// A workload that was killed has left its filesystem mounted, and with it the device in use.
+    fn drop(&mut self) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        if mounts.contains(&format!(" {} ", self.mount.display()))
+            && let Err(error) = workload::call("umount", &[&self.mount])
+        {
+            tracing::error!("{}", error.full_text());
+        }
+    }
+}
+
+/// A child that does not outlive us: what it holds open is ours to take away.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !matches!(self.0.try_wait(), Ok(Some(_))) {
+            process::terminate(&self.0);
+            let _ = self.0.wait();
+        }
+    }
+}
+
 impl Stage {
     fn tell(&self, arguments: &[&str]) {
-        eprintln!("$ ebs-prewarm {}", arguments.join(" "));
+        tell(format_args!("$ ebs-prewarm {}", arguments.join(" ")));
     }
 
     fn ours(&self, arguments: &[&str]) -> Result<()> {
@@ -117,10 +147,13 @@ impl Stage {
         finished(self.start(arguments)?, arguments)
     }
 
-    fn start(&self, arguments: &[&str]) -> Result<Child> {
+    fn start(&self, arguments: &[&str]) -> Result<Running> {
+        if process::stop_asked() {
+            return Err(stopped());
+        }
         let mut command = Command::new(&self.exe);
         command.args(arguments).stdout(Stdio::null());
-        command.spawn().context(|| format!("failed to run `{}`", self.exe.display()))
+        command.spawn().map(Running).context(|| format!("failed to run `{}`", self.exe.display()))
     }
 
     fn workload_arguments(&self) -> [&str; 5] {
@@ -133,7 +166,7 @@ impl Stage {
 
     /// Runs the workload and gives its seconds.
     fn workload(&self, name: &str) -> Result<f64> {
-        eprintln!("  running the workload ({name})");
+        tell(format_args!("  running the workload ({name})"));
         finished(self.start(&self.workload_arguments())?, &["demo", "--workload"])?;
         self.took()
     }
@@ -155,21 +188,43 @@ fn path_text(path: &Path) -> &str {
     path.to_str().unwrap_or_default()
 }
 
-fn finished(mut child: Child, arguments: &[&str]) -> Result<()> {
+fn stopped() -> Error {
+    Error::failed("failed to finish the demo: stopped by a signal")
+}
+
+/// Waits for its end. After a signal it gets a moment to end by itself, since a terminal tells it too.
+fn finished(mut child: Running, arguments: &[&str]) -> Result<()> {
     let shown = arguments.join(" ");
-    let status = child.wait().context(|| format!("failed to wait for `ebs-prewarm {shown}`"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Error::failed(format!("failed to run `ebs-prewarm {shown}`: {status}")))
+    let mut patience = STOP_POLLS;
+    let status = loop {
+        let ended = child.0.try_wait().context(|| format!("failed to wait for `ebs-prewarm {shown}`"))?;
+        if let Some(status) = ended {
+            break status;
+        }
+        if process::stop_asked() {
+            patience -= 1;
+            if patience == 0 {
+                return Err(stopped());
+            }
+        }
+        std::thread::sleep(POLL);
+    };
+    match status.success() {
+        _ if process::stop_asked() => Err(stopped()),
+        true => Ok(()),
+        false => Err(Error::failed(format!("failed to run `ebs-prewarm {shown}`: {status}"))),
     }
 }
 
 /// The whole job.
 pub fn run(model: Model) -> Result<Findings> {
+    process::stop_on_signals();
     let place = Workplace::new()?;
     let _tracefs = Tracefs::ensure()?;
-    eprintln!("making a volume of 2 GiB with a filesystem on it, cold as the model {} says", model.name);
+    tell(format_args!(
+        "making a volume of 2 GiB with a filesystem on it, cold as the model {} says",
+        model.name
+    ));
     let image = make_image(&place)?;
     let volume = Mount::new(&image, &place.folder("volume")?, model.clone(), 1, Options::default())?;
     let loop_options = LoopOptions { read_only: true, direct_io: true, ..LoopOptions::default() };

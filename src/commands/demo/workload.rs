@@ -2,6 +2,7 @@
 
 use crate::bench::Draw;
 use crate::error::{Context, Error, Result};
+use crate::process;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -48,6 +49,7 @@ pub fn call(program: &str, arguments: &[&Path]) -> Result<()> {
 
 /// Mounts, reads, unmounts; writes the seconds from mount to last read to a file.
 pub fn run(device: &Path, dir: &Path, result: &Path) -> Result<()> {
+    process::stop_on_signals();
     let start = Instant::now();
     // noload: a read-only device has no journal to replay.
     call("mount", &[Path::new("-o"), Path::new("ro,noload"), device, dir])?;
@@ -66,12 +68,18 @@ fn read_all(dir: &Path) -> Result<()> {
     })
 }
 
+/// After a signal nothing more is read, so that the filesystem is unmounted.
+fn go_on() -> Result<()> {
+    if process::stop_asked() { Err(Error::failed("failed to read on: stopped by a signal")) } else { Ok(()) }
+}
+
 fn read_small(dir: &Path) -> Result<()> {
     let fail = || format!("failed to read `{}`", dir.display());
     let mut entries: Vec<_> = fs::read_dir(dir).context(fail)?.collect::<Result<_, _>>().context(fail)?;
     entries.sort_by_key(|entry| entry.file_name());
     let mut content = Vec::new();
     for entry in entries {
+        go_on()?;
         if entry.file_type().context(fail)?.is_dir() {
             read_small(&entry.path())?;
         } else {
@@ -86,6 +94,7 @@ fn read_large(dir: &Path) -> Result<()> {
     let mut draw = Draw(3);
     let mut page = [0; 4096];
     for _ in 0..SCATTERED {
+        go_on()?;
         let path = dir.join(format!("large/{}", draw.below(LARGE_FILES)));
         let offset = draw.below(LARGE_BYTES / 4096) * 4096;
         let read = File::open(&path).and_then(|file| file.read_exact_at(&mut page, offset));

@@ -56,8 +56,7 @@ pub fn run(args: CompareArgs, output: Output) -> Result<()> {
     let stats: Stats =
         serde_json::from_slice(&bytes).context(|| format!("failed to parse statistics `{stats}`"))?;
     let bytes = read_file(&args.recording, "recording", RECORDING_BYTES_MAX)?;
-    let recording =
-        format::decode(&bytes).context(|| format!("failed to load recording `{recording}`"))?;
+    let recording = format::decode(&bytes).context(|| format!("failed to load recording `{recording}`"))?;
     let holes = Image::open(std::path::Path::new(&stats.image), false)?.holes()?;
     output.print(&compare(&stats, &recording, &holes), Comparison::text)
 }
@@ -98,7 +97,11 @@ impl Comparison {
         let list = |units: &[u64]| {
             let shown: Vec<String> = units.iter().take(SHOWN).map(u64::to_string).collect();
             let more = if units.len() > SHOWN { ", ..." } else { "" };
-            if units.is_empty() { "none".into() } else { format!("{} ({}{more})", units.len(), shown.join(", ")) }
+            if units.is_empty() {
+                "none".into()
+            } else {
+                format!("{} ({}{more})", units.len(), shown.join(", "))
+            }
         };
         format!(
             "touched    {} units\nrecorded   {} of them, {:.2} %; {} units read, {} only written\n\

@@ -2,8 +2,8 @@
 
 mod compare;
 
-use crate::commands::output::Output;
 use crate::cold::Model;
+use crate::commands::output::Output;
 use crate::error::{Context, Error, Result};
 use crate::lab::{self, Mount, Options};
 use clap::{Args, Subcommand};

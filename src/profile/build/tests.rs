@@ -87,6 +87,23 @@ fn neighbours_in_order_and_on_disk_become_one() {
 }
 
 #[test]
+fn pieces_of_a_cluster_go_together_at_the_place_of_the_first() {
+    // Used in the order 0, 2, 1; the first and the last share a cluster of 256 sectors.
+    let reads = [(ROOT, 8, 1000, 0), (ROOT + 2560, 8, 2000, 0), (ROOT + 16, 8, 3000, 0)];
+    let profile = build("p", &[recording("r", &reads)], with(Order::History)).unwrap();
+    assert_eq!(order(&profile), [(1, 0), (1, 16), (1, 2560)]);
+    // A long run shares its head and tail only: the middle stays where it was used, and all of it stays one where
+    // nothing comes between.
+    let reads = [(ROOT + 10, 1000, 5000, 0), (ROOT, 8, 1000, 0), (ROOT + 2560, 8, 3000, 0)];
+    let profile = build("p", &[recording("r", &reads)], with(Order::History)).unwrap();
+    let entries: Vec<(u64, u64)> =
+        profile.stages[0].entries.iter().map(|e| (e.extent.start(), e.extent.end())).collect();
+    assert_eq!(entries, [(0, 8), (10, 256), (2560, 2568), (256, 1010)]);
+    let profile = build("p", &[recording("r", &reads[..1])], with(Order::Stall)).unwrap();
+    assert_eq!(order(&profile), [(1, 10)]);
+}
+
+#[test]
 fn stages_keep_their_order_and_a_sector_goes_to_the_earliest() {
     let mark = |name: &str, from_us| StageMark { name: name.into(), from_us };
     let mut a = recording("a", &[(0, 8, 50, 0), (100, 8, 150, 0), (200, 8, 250, 0), (300, 8, 210, 0)]);

@@ -1,4 +1,6 @@
+use super::lines::{Wrong, number_of, others_in};
 use super::*;
+use crate::extent::Extent;
 use crate::profile::fixtures::{profiles, small};
 use crate::profile::load;
 use proptest::prelude::*;
@@ -17,6 +19,35 @@ fn edited(from: &str, to: &str) -> String {
 }
 
 proptest! {
+    #[test]
+    fn usual_lines_are_read_as_any_are(
+        line in "  ([0-9]{1,9} ){5}[0-9]{1,5}\n",
+        usual in "  [0-9] [0-9] [0-9]{1,8} [0-9]{1,3} [0-9]{1,5} [0-9]{1,2}\n",
+        wrong in "[ 0-9#\\r\\x2f\\x3a\\x80ÿ]{0,3}", at in 0usize..40,
+    ) {
+        let tail = "  1 1 0 8 100 200\n".repeat(3);
+        let mut spoilt = usual.clone();
+        spoilt.replace_range(at.min(usual.len())..(at + 1).min(usual.len()), &wrong);
+        for text in [line + &tail, usual + &tail, spoilt + &tail] {
+            let mut lines = Lines { bytes: text.as_bytes(), at: 0 };
+            let mut slow = Lines { bytes: text.as_bytes(), at: 0 };
+            let (read, expected) = (lines.line(), slow.any_line());
+            prop_assert_eq!(read.map_err(Wrong::text), expected.map_err(Wrong::text));
+            prop_assert_eq!(lines.at, slow.at);
+        }
+    }
+
+    #[test]
+    fn eight_characters_are_told_apart(bytes in any::<[u8; 8]>(), digits in "[0-9]{1,8}") {
+        let others = others_in(u64::from_le_bytes(bytes));
+        for (at, byte) in bytes.iter().enumerate() {
+            prop_assert_eq!(others >> at & 1 == 1, !byte.is_ascii_digit());
+        }
+        let mut padded = bytes;
+        padded[..digits.len()].copy_from_slice(digits.as_bytes());
+        prop_assert_eq!(number_of(u64::from_le_bytes(padded), digits.len()), digits.parse::<u64>().unwrap());
+    }
+
     #[test]
     fn what_is_written_reads_back_and_is_yaml(profile in profiles()) {
         let text = write(&profile);

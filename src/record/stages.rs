@@ -1,0 +1,83 @@
+//! The stages of a boot, from the moments that systemd keeps of it.
+//!
+//! Holds: pure; marks ascend, the first covers the start of the recording, none lies behind its end.
+
+use crate::recording::StageMark;
+
+/// Moments of a boot in microseconds since the kernel started; what did not happen is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BootTimes {
+    /// The system's own init started: the initramfs, if there was one, is over.
+    pub userspace_us: Option<u64>,
+    /// `sysinit.target` was reached: what all services need is there.
+    pub sysinit_us: Option<u64>,
+    /// The unit that the machine is for became active.
+    pub unit_us: Option<u64>,
+}
+
+/// The stage that a recording has of which no more is known.
+pub fn unknown() -> Vec<StageMark> {
+    vec![StageMark { name: "ready".into(), from_us: 0 }]
+}
+
+/// What of a boot's stages lies between two moments.
+pub fn marks(times: &BootTimes, from_us: u64, until_us: u64) -> Vec<StageMark> {
+    let Some(userspace_us) = times.userspace_us else { return unknown() };
+    // A mark of a unit before this is that of its namesake in the initramfs.
+    let since = |us: &u64| *us > userspace_us && *us <= until_us;
+    let later_us = times.unit_us.filter(since);
+    // What comes after the unit is not what it waited for.
+    let ready_us = times.sysinit_us.filter(since).filter(|us| later_us.is_none_or(|later_us| *us < later_us));
+    let marks = [
+        ("initrd", Some(0)),
+        ("sysinit", Some(userspace_us).filter(|us| *us <= until_us)),
+        ("ready", ready_us),
+        ("later", later_us),
+    ];
+    let mut marks: Vec<StageMark> = marks
+        .into_iter()
+        .filter_map(|(name, from_us)| Some(StageMark { name: name.into(), from_us: from_us? }))
+        .collect();
+    // A stage that was over when recording began has nothing in it.
+    let first = marks.iter().rposition(|mark| mark.from_us <= from_us).unwrap_or(0);
+    marks.drain(..first);
+    marks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(times: [u64; 3], from_us: u64, until_us: u64) -> String {
+        let [userspace_us, sysinit_us, unit_us] = times.map(|us| (us > 0).then_some(us));
+        let marks = marks(&BootTimes { userspace_us, sysinit_us, unit_us }, from_us, until_us);
+        let marks: Vec<String> = marks.iter().map(|mark| format!("{} {}", mark.name, mark.from_us)).collect();
+        marks.join(", ")
+    }
+
+    #[test]
+    fn a_boot_falls_into_the_stages_that_were_seen() {
+        let all = [2_000, 3_000, 5_000];
+        for (times, from_us, until_us, expected) in [
+            (all, 500, 9_000, "initrd 0, sysinit 2000, ready 3000, later 5000"),
+            (all, 500, 4_000, "initrd 0, sysinit 2000, ready 3000"),
+            (all, 500, 1_000, "initrd 0"),
+            // Recorded from later on: what was over is left out.
+            (all, 2_500, 9_000, "sysinit 2000, ready 3000, later 5000"),
+            (all, 3_000, 9_000, "ready 3000, later 5000"),
+            (all, 80_000, 90_000, "later 5000"),
+            // The unit was stopped for, or never came up.
+            ([2_000, 3_000, 0], 500, 9_000, "initrd 0, sysinit 2000, ready 3000"),
+            ([2_000, 0, 0], 500, 9_000, "initrd 0, sysinit 2000"),
+            // A unit that is up before sysinit.target: nothing after it was waited for.
+            ([2_000, 3_000, 2_500], 500, 9_000, "initrd 0, sysinit 2000, later 2500"),
+            // Marks of the initramfs' own systemd.
+            ([2_000, 1_000, 5_000], 500, 9_000, "initrd 0, sysinit 2000, later 5000"),
+            // No systemd.
+            ([0, 0, 0], 500, 9_000, "ready 0"),
+            ([0, 3_000, 5_000], 500, 9_000, "ready 0"),
+        ] {
+            assert_eq!(shown(times, from_us, until_us), expected, "{times:?} {from_us} {until_us}");
+        }
+    }
+}
