@@ -74,7 +74,8 @@ pub fn leave_alone() -> io::Result<()> {
     if arguments.next().is_some_and(|name| name.as_encoded_bytes().starts_with(b"@")) {
         return Ok(());
     }
-    Err(Command::new("/proc/self/exe").arg0(LEFT_ALONE).args(arguments).exec())
+    // By its path, so that lists of processes show its name.
+    Err(Command::new(std::env::current_exe()?).arg0(LEFT_ALONE).args(arguments).exec())
 }
 
 /// Keeps what is mapped by now in memory, and what is touched later: nothing has to be paged in from the disk that

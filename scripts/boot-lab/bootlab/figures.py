@@ -25,12 +25,14 @@ def recovered(cold, method, warm):
 
 
 def summary(boots):
-    """`boots` is {mode: [seconds or None by round]}, with `warm` and `cold` among the modes.
+    """`boots` is {mode: [seconds or None by round]}; nothing is recovered without `warm` and `cold` among them.
 
     Recovered is the median over rounds, each against the warm and the cold boot of its own round: the machine's own
     slow minutes fall out.
     """
     modes = {mode: spread(times) for mode, times in boots.items()}
+    if not {"warm", "cold"} <= modes.keys():
+        return modes
     for mode, figures in modes.items():
         if mode in ("warm", "cold"):
             continue

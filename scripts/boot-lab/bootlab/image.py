@@ -168,6 +168,10 @@ def lay(variant, root, binary):
     units = [*(NODE / "units").iterdir(), *(REPOSITORY / "scripts/systemd").glob("*.service")]
     for unit in units:
         shutil.copy(unit, root / "etc/systemd/system" / unit.name)
+    # What the platform says of itself: from when on its node is ready.
+    drop_in = root / "etc/systemd/system/ebs-prewarm-record.service.d/node.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Service]\nEnvironment=UNTIL=node-ready.service\n")
     enabled = sorted(unit.name for unit in (NODE / "units").iterdir() if "@" not in unit.name)
     enabled += [unit.name for unit in units if unit.name.startswith("ebs-prewarm")]
     enabled += [f"node-check@{number}.service" for number in range(1, 5)]

@@ -4,11 +4,17 @@ import json
 
 from .shell import LabError, run, say
 
+# So that the very first reads are in the kernel's ring; `record --help` names these.
+BOOT_RING = [
+    "ebs_prewarm=record", "trace_event=block:block_rq_issue,block:block_rq_complete", "trace_buf_size=8M",
+    "trace_clock=mono",
+]
+
 
 def record(lab):
     """Boots once with the recorder on. Returns the compiled profile, and what is to be said of it."""
     say("reference boot, recorded")
-    boot = lab.boot("reference", lab.image.initrds["plain"], ["ebs_prewarm=record"], lab.options.seed + 1000)
+    boot = lab.boot("reference", lab.image.initrds["plain"], BOOT_RING, lab.options.seed + 1000)
     recording = lab.output / "boot.rec"
     if "boot.rec" not in boot.files:
         raise LabError(f"failed to record the reference boot: no recording came out\n{boot.console[-2000:]}")
