@@ -22,7 +22,9 @@ fn calls_on_device(volume: &Volume, mut command: Command) -> Vec<String> {
         let path = |end: &str| line.contains(&format!("{device}{end}"));
         path("\"") || path(">") || path("<") || line.contains(cold.to_str().unwrap())
     };
-    text.lines().filter(on_device).map(str::to_owned).collect()
+    // The end of a call that another thread's cut in two: its beginning has said what was asked for.
+    let whole = |line: &&str| !line.contains(" resumed>");
+    text.lines().filter(whole).filter(on_device).map(str::to_owned).collect()
 }
 
 #[track_caller]
