@@ -21,13 +21,15 @@ const MIN: u32 = 4;
 /// What is held, by what the rate needs. Above 1, so that a rate that rises shows; the rest is for the error that a
 /// window of [`WINDOW`] completions leaves. This and the numbers below were chosen over 50 volumes of each model
 /// (`knee_tests`).
-const ROOM: f64 = 1.6;
+const ROOM: f64 = 1.65;
 /// Steps on the way down.
 const STEP: f64 = 0.65;
 /// A smaller depth is as good where it keeps this much of the rate.
 const KEPT: f64 = 0.95;
-/// Doubling has helped where the rate rose by this: twice the noise of 32 completions.
+/// Doubling has helped where the rate rose by this: twice the noise of 32 completions. The first time more is asked
+/// for: the rate of the burst is that of a few completions on a machine that has just started.
 const GAINED: f64 = 1.2;
+const GAINED_FIRST: f64 = 1.4;
 /// A rate is another one beyond these: above the noise of a window.
 const RISEN: f64 = 1.15;
 const FALLEN: f64 = 0.8;
@@ -40,7 +42,9 @@ const WINDOW: u32 = 24;
 const TRIAL: u32 = 32;
 /// A burst that takes longer than this stands in a queue that makes a boot wait: what helps is less, not more.
 const BURST_NS_MAX: u64 = 300_000_000;
-/// How long a latency is believed, and for so many completions: a trial costs some of the rate.
+/// How long the latency of the burst is believed.
+const BURST_BELIEVED_NS: u64 = 1_000_000_000;
+/// How long a latency is believed that a trial has shown, and for so many completions: a trial costs some of the rate.
 const BELIEVED_NS: u64 = 4_000_000_000;
 const BELIEVED_COMPLETIONS: u32 = 20 * TRIAL;
 /// Below this depth there is nothing to win by a smaller one.
@@ -50,8 +54,8 @@ const SHALLOW: u32 = 8;
 enum Phase {
     /// The first reads of all.
     Burst,
-    /// Doubling; whether it has helped so far.
-    Up { helped: bool },
+    /// Doubling; how often it has helped so far.
+    Up { helped: u32 },
     /// A smaller depth is tried; the last that was good enough, where one is known.
     Down { good: Option<u32> },
     /// Following the rate.
@@ -76,9 +80,9 @@ pub struct Knee {
     window_ns: u64,
     /// When the first read was submitted.
     began_ns: Option<u64>,
-    /// When the latency was measured last, and completions since then.
-    measured_ns: u64,
-    since: u32,
+    /// The latency is believed until then, and for so many completions more.
+    believed_ns: u64,
+    believed: u32,
     /// Windows in a row in which the rate had fallen.
     falls: u32,
 }
@@ -98,8 +102,8 @@ impl Knee {
             have: 0,
             window_ns: 0,
             began_ns: None,
-            measured_ns: 0,
-            since: 0,
+            believed_ns: 0,
+            believed: 0,
             falls: 0,
         }
     }
@@ -122,7 +126,7 @@ impl Knee {
 
     /// A read ended well.
     pub fn on_completion(&mut self, now_ns: u64) {
-        self.since = self.since.saturating_add(1);
+        self.believed = self.believed.saturating_sub(1);
         if self.skip > 0 {
             self.skip -= 1;
             self.window_ns = now_ns;
@@ -144,7 +148,7 @@ impl Knee {
             Phase::Burst => self.after_burst(rate, now_ns),
             Phase::Up { helped } => self.after_doubling(rate, helped),
             Phase::Down { good } => {
-                (self.measured_ns, self.since) = (now_ns, 0);
+                (self.believed_ns, self.believed) = (now_ns + BELIEVED_NS, BELIEVED_COMPLETIONS);
                 self.after_trial(rate, good);
             }
             Phase::Hold => self.held(rate, now_ns),
@@ -156,29 +160,29 @@ impl Knee {
         self.rate = rate;
         // The mean of latencies as they are found is a fifth above their median.
         self.latency_s = 1.2 * half_ns as f64 / 1e9;
-        self.measured_ns = now_ns;
+        self.believed_ns = now_ns + BURST_BELIEVED_NS;
         if half_ns * 2 > BURST_NS_MAX || self.depth >= self.max {
             self.lower(f64::from(self.depth) * STEP, None);
         } else {
-            self.change(f64::from(self.depth) * 2.0, Phase::Up { helped: false });
+            self.change(f64::from(self.depth) * 2.0, Phase::Up { helped: 0 });
             self.skip = 1;
         }
     }
 
-    fn after_doubling(&mut self, rate: f64, helped: bool) {
-        let gained = rate >= self.rate * GAINED;
+    fn after_doubling(&mut self, rate: f64, helped: u32) {
+        let gained = rate >= self.rate * if helped == 0 { GAINED_FIRST } else { GAINED };
         if gained && self.depth < self.max {
             self.rate = rate;
-            self.change(f64::from(self.depth) * 2.0, Phase::Up { helped: true });
+            self.change(f64::from(self.depth) * 2.0, Phase::Up { helped: helped + 1 });
             self.skip = self.depth / 4;
             return;
         }
         self.rate = rate.max(self.rate * 0.9);
-        if gained || helped {
-            // The burst met no queue: its latency is that of an idle volume.
+        if gained || helped > 0 {
+            // Far from full when it began: the latency of the burst is that of an idle volume.
             return self.hold();
         }
-        // It was full before it was doubled.
+        // Full before it was doubled, or soon after.
         let good = self.depth / 2;
         let known = ROOM * self.rate * self.latency_s;
         self.lower(known.min(f64::from(good) * STEP), Some(good));
@@ -216,8 +220,7 @@ impl Knee {
         }
         self.falls = 0;
         self.rate = 0.8 * self.rate + 0.2 * rate;
-        let is_old =
-            self.since > BELIEVED_COMPLETIONS && now_ns.saturating_sub(self.measured_ns) > BELIEVED_NS;
+        let is_old = self.believed == 0 && now_ns > self.believed_ns;
         if is_old && self.depth > SHALLOW {
             return self.lower(f64::from(self.depth) * STEP, Some(self.depth));
         }
