@@ -23,9 +23,9 @@ pub trait Feed {
         None
     }
 
-    /// All that was planned as one read was read: its last part begins at this byte. It took so long, and ended at
-    /// this time of the source.
-    fn done(&mut self, _offset: u64, _latency_ns: u64, _at_ns: u64) {}
+    /// The `number`-th read that it gave, from 0, was read throughout. Its last part took so long, and ended at this
+    /// time of the source.
+    fn done(&mut self, _number: u64, _latency_ns: u64, _at_ns: u64) {}
 }
 
 impl<I: Iterator<Item = PlannedRead>> Feed for I {

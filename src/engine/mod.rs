@@ -122,6 +122,7 @@ pub fn run<S: Source + ?Sized>(
         refused_until_ns: 0,
         refused_alone: 0,
         stalled: 0,
+        given: 0,
         source,
         options,
     };
@@ -146,6 +147,8 @@ struct Loop<'a, S: Source + ?Sized> {
     refused_alone: u32,
     /// Reads in flight that stall.
     stalled: u32,
+    /// Reads that the feed gave.
+    given: u64,
 }
 
 impl<S: Source + ?Sized> Loop<'_, S> {
@@ -248,7 +251,10 @@ impl<S: Source + ?Sized> Loop<'_, S> {
         }
         if !self.exhausted {
             match reads.next(now_ns, self.in_flight()) {
-                Next::Read(read) => return Ok(Some(Job::from_plan(read))),
+                Next::Read(read) => {
+                    self.given += 1;
+                    return Ok(Some(Job::from_plan(read, self.given - 1)));
+                }
                 Next::NotBefore(until_ns) => return Err(until_ns),
                 Next::End => self.exhausted = true,
             }
@@ -302,7 +308,7 @@ impl<S: Source + ?Sized> Loop<'_, S> {
                 self.outcome.done(&job, whole, completion.at_ns);
                 if whole {
                     let latency_ns = completion.at_ns.saturating_sub(job.submitted_ns);
-                    reads.done(job.offset, latency_ns, completion.at_ns);
+                    reads.done(job.number, latency_ns, completion.at_ns);
                 }
             }
             Ok(bytes) => match after_short(job, bytes, self.options.block_bytes) {
