@@ -191,7 +191,7 @@ fn pages_are_clean_to_those_who_read_them() {
 }
 
 /// Words of a text that match, without what may stand around them.
-fn words<'a>(text: &'a str, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = &'a str> {
+fn words(text: &str, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = &str> {
     let apart = |letter: char| letter.is_whitespace() || "\"'`{}();,!*<>=".contains(letter);
     text.split(apart).map(|word| word.trim_end_matches(['.', ':'])).filter(move |word| wanted(word))
 }

@@ -37,7 +37,8 @@ pub const FILES: &[(&str, &str)] = &[
     ),
     (
         "/etc/ebs-prewarm/off",
-        "While this file is there nothing is warmed. An initramfs that is made meanwhile holds no warmer.",
+        "While this file is there ebs-prewarm.service does nothing, and an initramfs that is made holds no warmer. The \
+         warmer of an initramfs that was made before is stopped when the root filesystem is there, if it is not done.",
     ),
     (
         "/run/ebs-prewarm/initramfs.json",
