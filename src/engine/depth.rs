@@ -105,10 +105,10 @@ impl Depth {
         }
     }
 
-    /// A read ended well.
-    pub fn on_completion(&mut self, now_ns: u64) {
+    /// A read ended well, so long after it was submitted.
+    pub fn on_completion(&mut self, now_ns: u64, latency_ns: u64) {
         if let Wanted::Found(knee) = &mut self.wanted {
-            knee.on_completion(now_ns);
+            knee.on_completion(now_ns, latency_ns);
         }
         self.ceiling.recover(self.max);
         self.largest = self.largest.max(self.limit());
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(Depth::auto(Some(0)).limit(), 1);
         assert_eq!(Depth::auto(Some(128)).max(), 128);
         let mut depth = Depth::auto(Some(2));
-        (0..10_000).for_each(|n| depth.on_completion(n * 1_000));
+        (0..10_000).for_each(|n| depth.on_completion(n * 1_000, 1_000));
         assert!((1..=2).contains(&depth.limit()));
         assert_eq!(depth.limit_with(Some(0), 7), 2);
     }
@@ -157,12 +157,12 @@ mod tests {
         assert_eq!((depth.limit(), depth.largest()), (128, 256), "half at the least");
         depth.on_refusals(128, 1);
         assert_eq!(depth.limit(), 127);
-        (0..CALM_ROUNDS * 127).for_each(|n| depth.on_completion(u64::from(n)));
+        (0..CALM_ROUNDS * 127).for_each(|n| depth.on_completion(u64::from(n), 1));
         assert_eq!(depth.limit(), 143);
         // A queue that others have filled: everything is refused, again and again.
         (0..20).for_each(|_| depth.on_refusals(depth.limit(), depth.limit()));
         assert_eq!(depth.limit(), 1);
-        (0..100_000).for_each(|n| depth.on_completion(n));
+        (0..100_000).for_each(|n| depth.on_completion(n, 1));
         assert_eq!(depth.limit(), 256, "what was asked for, and never more");
     }
 

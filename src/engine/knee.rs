@@ -30,6 +30,11 @@ const KEPT: f64 = 0.95;
 /// for: the rate of the burst is that of a few completions on a machine that has just started.
 const GAINED: f64 = 1.2;
 const GAINED_FIRST: f64 = 1.4;
+/// And where each read took hardly longer: a processor that is busy with the start of everything shows as a burst of a
+/// low rate, after which any depth seems to help, but not as reads that wait in a longer queue.
+const LONGER_MAX: f64 = 1.6;
+/// A latency counts up to so many times that of the burst: a read that stalls says nothing of the queue.
+const LATENCY_CAP: f64 = 6.0;
 /// A rate is another one beyond these: above the noise of a window.
 const RISEN: f64 = 1.15;
 const FALLEN: f64 = 0.8;
@@ -78,6 +83,8 @@ pub struct Knee {
     want: u32,
     have: u32,
     window_ns: u64,
+    /// Sum of the latencies in the window.
+    sum_s: f64,
     /// When the first read was submitted.
     began_ns: Option<u64>,
     /// The latency is believed until then, and for so many completions more.
@@ -101,6 +108,7 @@ impl Knee {
             want: (depth / 2).saturating_sub(1).max(1),
             have: 0,
             window_ns: 0,
+            sum_s: 0.0,
             began_ns: None,
             believed_ns: 0,
             believed: 0,
@@ -124,15 +132,16 @@ impl Knee {
         self.have = 0;
     }
 
-    /// A read ended well.
-    pub fn on_completion(&mut self, now_ns: u64) {
+    /// A read ended well, so long after it was submitted.
+    pub fn on_completion(&mut self, now_ns: u64, latency_ns: u64) {
         self.believed = self.believed.saturating_sub(1);
         if self.skip > 0 {
             self.skip -= 1;
-            self.window_ns = now_ns;
+            (self.window_ns, self.sum_s) = (now_ns, 0.0);
             return;
         }
         self.have += 1;
+        self.sum_s += (latency_ns as f64 / 1e9).min(LATENCY_CAP * self.latency_s);
         let elapsed_ns = now_ns.saturating_sub(self.window_ns).max(1);
         let rate = f64::from(self.have) * 1e9 / elapsed_ns as f64;
         let is_trial = matches!(self.phase, Phase::Down { .. });
@@ -170,7 +179,8 @@ impl Knee {
     }
 
     fn after_doubling(&mut self, rate: f64, helped: u32) {
-        let gained = rate >= self.rate * if helped == 0 { GAINED_FIRST } else { GAINED };
+        let is_higher = rate >= self.rate * if helped == 0 { GAINED_FIRST } else { GAINED };
+        let gained = is_higher && self.sum_s / f64::from(self.have) < self.latency_s * LONGER_MAX;
         if gained && self.depth < self.max {
             self.rate = rate;
             self.change(f64::from(self.depth) * 2.0, Phase::Up { helped: helped + 1 });

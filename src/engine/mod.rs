@@ -303,11 +303,11 @@ impl<S: Source + ?Sized> Loop<'_, S> {
         match completion.result {
             Ok(bytes) if bytes >= job.bytes => {
                 (self.failures_in_a_row, self.refused_alone) = (0, 0);
-                self.options.depth.on_completion(completion.at_ns);
+                let latency_ns = completion.at_ns.saturating_sub(job.submitted_ns);
+                self.options.depth.on_completion(completion.at_ns, latency_ns);
                 let whole = job.cut.is_none() || self.failed.piece_done(job, completion.at_ns);
                 self.outcome.done(&job, whole, completion.at_ns);
                 if whole {
-                    let latency_ns = completion.at_ns.saturating_sub(job.submitted_ns);
                     reads.done(job.number, latency_ns, completion.at_ns);
                 }
             }
