@@ -125,6 +125,8 @@ pub struct Plan {
     taken: ExtentSet,
     /// Index of the stage that holds the rest.
     rest: Option<u16>,
+    /// Where the rest is to be found; `None` for anywhere.
+    within: Option<ExtentSet>,
 }
 
 /// Name of the stage that holds what no profile names.
@@ -142,6 +144,7 @@ impl Plan {
             planned: vec![0; units.div_ceil(64) as usize],
             taken: ExtentSet::new(),
             rest: None,
+            within: None,
         };
         for (name, extents) in stages {
             let mut stage = StagePlan { name: name.into(), ..StagePlan::default() };
@@ -159,16 +162,43 @@ impl Plan {
 
     /// Adds all of the volume that no stage has, in order of address, as a last stage: the units, and in full mode
     /// also what stages leave of theirs.
-    pub fn with_rest(mut self) -> Plan {
+    pub fn with_rest(self) -> Plan {
+        self.rest_of(None)
+    }
+
+    /// The same of the units that some of these extents lie in.
+    pub fn with_rest_within(self, extents: ExtentSet) -> Plan {
+        self.rest_of(Some(extents))
+    }
+
+    fn rest_of(mut self, within: Option<ExtentSet>) -> Plan {
         self.rest = Some(self.stages.len() as u16);
+        self.within = within;
         let mut stage = StagePlan { name: REST.into(), ..StagePlan::default() };
         for read in self.rest_reads() {
             stage.reads += 1;
             stage.bytes += u64::from(read.bytes());
         }
-        stage.units = self.shape.units() - self.stages.iter().map(|stage| stage.units).sum::<u64>();
+        stage.units = (0..self.shape.units())
+            .filter(|unit| !self.is_planned(*unit) && self.is_wanted(*unit))
+            .count() as u64;
         self.stages.push(stage);
         self
+    }
+
+    fn is_planned(&self, unit: u64) -> bool {
+        self.planned[(unit / 64) as usize] & (1 << (unit % 64)) != 0
+    }
+
+    /// Whether a unit may be of the rest.
+    fn is_wanted(&self, unit: u64) -> bool {
+        let place = || Extent::at(unit * self.shape.unit_sectors(), self.shape.unit_sectors());
+        self.within.as_ref().is_none_or(|within| place().is_some_and(|place| within.overlaps(place)))
+    }
+
+    /// Sectors of a unit.
+    pub fn unit_sectors(&self) -> u64 {
+        self.shape.unit_sectors()
     }
 
     /// The stages in order, the rest last.
@@ -261,9 +291,9 @@ impl Plan {
 
     fn rest_reads(&self) -> impl Iterator<Item = PlannedRead> + '_ {
         let number = self.rest.unwrap_or(0);
-        (0..self.shape.units()).flat_map(move |unit| {
+        (0..self.shape.units()).filter(|unit| self.is_wanted(*unit)).flat_map(move |unit| {
             let start = unit * self.shape.unit_sectors();
-            let planned = self.planned[(unit / 64) as usize] & (1 << (unit % 64)) != 0;
+            let planned = self.is_planned(unit);
             let mut reads = Vec::new();
             match self.shape.mode {
                 Mode::Touch if planned => {}

@@ -7,6 +7,8 @@ use crate::plan::PlannedRead;
 pub enum Next {
     /// A read.
     Read(PlannedRead),
+    /// A read that is no part of the plan, to measure something: it is counted apart, and not repeated where it fails.
+    Extra(PlannedRead),
     /// None now: ask again at this time, or when a read has ended.
     NotBefore(u64),
     /// No more.
@@ -23,9 +25,12 @@ pub trait Feed {
         None
     }
 
-    /// The `number`-th read that it gave, from 0, was read throughout. Its last part took so long, and ended at this
+    /// The `number`-th read that it gave, from 0 and extra ones among them, was read throughout. Its last part took so long, and ended at this
     /// time of the source.
     fn done(&mut self, _number: u64, _latency_ns: u64, _at_ns: u64) {}
+
+    /// An extra read was not read.
+    fn failed(&mut self, _number: u64) {}
 }
 
 impl<I: Iterator<Item = PlannedRead>> Feed for I {

@@ -31,8 +31,10 @@ const KEPT: f64 = 0.95;
 const GAINED: f64 = 1.2;
 const GAINED_FIRST: f64 = 1.4;
 /// And where each read took hardly longer: a processor that is busy with the start of everything shows as a burst of a
-/// low rate, after which any depth seems to help, but not as reads that wait in a longer queue.
+/// low rate, after which any depth seems to help.
 const LONGER_MAX: f64 = 1.6;
+/// And where reads do not take so long that a boot feels each of them, whatever more in flight would bring.
+const LONG_S: f64 = BURST_NS_MAX as f64 / 2e9;
 /// A latency counts up to so many times that of the burst: a read that stalls says nothing of the queue.
 const LATENCY_CAP: f64 = 6.0;
 /// A rate is another one beyond these: above the noise of a window.
@@ -180,7 +182,8 @@ impl Knee {
 
     fn after_doubling(&mut self, rate: f64, helped: u32) {
         let is_higher = rate >= self.rate * if helped == 0 { GAINED_FIRST } else { GAINED };
-        let gained = is_higher && self.sum_s / f64::from(self.have) < self.latency_s * LONGER_MAX;
+        let latency_s = self.sum_s / f64::from(self.have);
+        let gained = is_higher && latency_s < LONG_S.min(self.latency_s * LONGER_MAX);
         if gained && self.depth < self.max {
             self.rate = rate;
             self.change(f64::from(self.depth) * 2.0, Phase::Up { helped: helped + 1 });

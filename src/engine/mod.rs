@@ -220,7 +220,9 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             job.submitted_ns = now_ns;
             self.options.pace.take(now_ns, job.bytes);
             self.options.depth.on_submission(now_ns);
-            self.outcome.stage(job.stage).started(now_ns);
+            if !job.extra {
+                self.outcome.stage(job.stage).started(now_ns);
+            }
             let slot = self.free.pop().expect("the depth is at most the number of slots");
             let idle = job.stage >= self.options.idle_from_stage;
             let priority = if idle { Priority::Idle } else { Priority::Normal };
@@ -251,9 +253,10 @@ impl<S: Source + ?Sized> Loop<'_, S> {
         }
         if !self.exhausted {
             match reads.next(now_ns, self.in_flight()) {
-                Next::Read(read) => {
+                next @ (Next::Read(read) | Next::Extra(read)) => {
                     self.given += 1;
-                    return Ok(Some(Job::from_plan(read, self.given - 1)));
+                    let extra = matches!(next, Next::Extra(_));
+                    return Ok(Some(Job { extra, ..Job::from_plan(read, self.given - 1) }));
                 }
                 Next::NotBefore(until_ns) => return Err(until_ns),
                 Next::End => self.exhausted = true,
@@ -300,6 +303,9 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             return false;
         };
         self.free.push(completion.slot);
+        if job.extra {
+            return self.handle_extra(job, completion, reads);
+        }
         match completion.result {
             Ok(bytes) if bytes >= job.bytes => {
                 (self.failures_in_a_row, self.refused_alone) = (0, 0);
@@ -334,6 +340,18 @@ impl<S: Source + ?Sized> Loop<'_, S> {
         false
     }
 
+    fn handle_extra(&mut self, job: Job, completion: Completion, reads: &mut impl Feed) -> bool {
+        self.outcome.extra_reads += 1;
+        match completion.result {
+            Ok(bytes) if bytes >= job.bytes => {
+                let latency_ns = completion.at_ns.saturating_sub(job.submitted_ns);
+                reads.done(job.number, latency_ns, completion.at_ns);
+            }
+            _ => reads.failed(job.number),
+        }
+        completion.result == Err(libc::EAGAIN)
+    }
+
     fn fail(&mut self, job: Job, number: i32, at_ns: u64) {
         self.outcome.stage(job.stage).ended_ns = at_ns;
         if job.cut.is_some() {
@@ -359,7 +377,9 @@ impl<S: Source + ?Sized> Loop<'_, S> {
 
     fn close(mut self, end: End) -> Outcome {
         let mut left = self.failed.close(&mut self.outcome);
-        left.extend(self.jobs.iter().flatten().chain(&self.retry).filter(|job| job.cut.is_none()));
+        left.extend(
+            self.jobs.iter().flatten().chain(&self.retry).filter(|job| job.cut.is_none() && !job.extra),
+        );
         self.outcome.left = left.into_iter().map(Job::to_plan).collect();
         self.outcome.finish(end, self.source.now_ns(), &self.options.depth);
         self.outcome
