@@ -58,6 +58,11 @@ impl Rung {
     }
 }
 
+/// What a ring can be made to do.
+fn limit(restricted: bool) -> &'static str {
+    if restricted { "restricted to reads" } else { "unrestricted" }
+}
+
 /// Reads through io_uring.
 pub struct UringSource {
     ring: ManuallyDrop<IoUring>,
@@ -86,7 +91,7 @@ impl UringSource {
                 match Self::build(rung, restricted, file, slots, &sink) {
                     Ok((ring, fixed_buffer)) => {
                         let ext_arg = ring.params().is_feature_ext_arg();
-                        return Ok(UringSource {
+                        let made = UringSource {
                             ring: ManuallyDrop::new(ring),
                             sink: ManuallyDrop::new(sink),
                             in_flight: 0,
@@ -95,13 +100,20 @@ impl UringSource {
                             fixed_buffer,
                             restricted,
                             ext_arg,
-                        });
+                        };
+                        let wait = if ext_arg { "entering the ring" } else { "polling it" };
+                        tracing::debug!("{}; waits for a time by {wait}", made.describe());
+                        return Ok(made);
                     }
                     // Refused as such (sysctl, seccomp): no other set-up will do better.
                     Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
                         return Err(error);
                     }
-                    Err(error) => refused = error,
+                    Err(error) => {
+                        let (name, limit) = (rung.name(), limit(restricted));
+                        tracing::debug!("io_uring set-up `{name}, {limit}` is refused: {error}");
+                        refused = error;
+                    }
                 }
             }
         }
@@ -127,7 +139,10 @@ impl UringSource {
         let fixed_buffer = match registered {
             Ok(()) => true,
             // RLIMIT_MEMLOCK: plain reads do without.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EPERM)) => false,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EPERM)) => {
+                tracing::debug!("a registered buffer is refused: {error}");
+                false
+            }
             Err(error) => return Err(error),
         };
         if restricted {
@@ -222,8 +237,8 @@ impl Source for UringSource {
 
     fn describe(&self) -> String {
         let buffer = if self.fixed_buffer { "registered buffer" } else { "plain buffer" };
-        let restricted = if self.restricted { "restricted to reads" } else { "unrestricted" };
-        format!("io_uring ({}; registered file, {buffer}, {restricted})", self.rung.name())
+        let limit = limit(self.restricted);
+        format!("io_uring ({}; registered file, {buffer}, {limit})", self.rung.name())
     }
 }
 
