@@ -12,7 +12,7 @@ pub const READ_BYTES_MAX: u64 = 256 << 10;
 /// Gaps up to this are read along in full mode: a read of its own costs more than 64 KiB of transfer.
 const GAP_SECTORS_MAX: u64 = (64 << 10) / SECTOR_BYTES;
 /// A touch reads one page: what the page cache would ask for at the least.
-const TOUCH_BYTES: u64 = 4096;
+pub const TOUCH_BYTES: u64 = 4096;
 
 /// How a unit is hydrated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,10 +181,10 @@ impl Plan {
         self.shape
     }
 
-    /// All reads in order.
+    /// All reads in order; how many are left is known throughout.
     pub fn reads(&self) -> impl Iterator<Item = PlannedRead> + '_ {
         let rest = self.rest.map(|_| self.rest_reads()).into_iter().flatten();
-        self.reads.iter().copied().chain(rest)
+        Counted { reads: self.reads.iter().copied().chain(rest), left: self.totals().reads as usize }
     }
 
     /// Units planned, reads and bytes in all.
@@ -290,6 +290,26 @@ impl Plan {
             *word |= bit;
         }
         units
+    }
+}
+
+/// Reads whose number is known.
+struct Counted<I> {
+    reads: I,
+    left: usize,
+}
+
+impl<I: Iterator<Item = PlannedRead>> Iterator for Counted<I> {
+    type Item = PlannedRead;
+
+    fn next(&mut self) -> Option<PlannedRead> {
+        let read = self.reads.next()?;
+        self.left -= 1;
+        Some(read)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
     }
 }
 
@@ -449,6 +469,7 @@ mod tests {
             }
             let reads = plan.reads().count() as u64;
             prop_assert_eq!(plan.totals().reads, reads);
+            prop_assert_eq!(plan.reads().size_hint(), (reads as usize, Some(reads as usize)));
             if rest {
                 prop_assert_eq!(plan.totals().units, 8);
                 prop_assert!(mode == Mode::Touch || read.covers(disk));

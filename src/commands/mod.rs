@@ -3,10 +3,14 @@
 #[cfg(feature = "report")]
 mod bench;
 mod common;
+#[cfg(feature = "people")]
+mod completions;
 #[cfg(feature = "lab")]
 mod demo;
 #[cfg(feature = "lab")]
 mod lab;
+#[cfg(feature = "people")]
+mod man;
 mod output;
 mod plan;
 #[cfg(feature = "people")]
@@ -47,6 +51,10 @@ enum Verb {
     Lab(lab::Lab),
     #[cfg(feature = "lab")]
     Demo(demo::Args),
+    #[cfg(feature = "people")]
+    Man(man::Args),
+    #[cfg(feature = "people")]
+    Completions(completions::Args),
 }
 
 /// Runs the verb; what it prints on stdout is its result.
@@ -64,5 +72,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Lab(lab) => lab::run(lab, output),
         #[cfg(feature = "lab")]
         Verb::Demo(args) => demo::run(args, output),
+        #[cfg(feature = "people")]
+        Verb::Man(args) => man::run(args, output),
+        #[cfg(feature = "people")]
+        Verb::Completions(args) => completions::run(args, output),
     }
 }

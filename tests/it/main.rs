@@ -2,6 +2,7 @@
 
 mod fiemap;
 mod golden;
+mod install;
 mod lab;
 mod lab_life;
 mod profile;

@@ -1,11 +1,12 @@
 """Cases of no harm: whatever is wrong, the node gets ready, and no later than without us.
 
-Holds: each case is one boot, and says what it expects of the warmer's report. How late is too late is judged against
-the cold boots of the same run: the worst of them and 2 %.
+Holds: each case says what it expects of the warmer's report. How late is too late is judged against the cold boots of
+the same run: by medians over several rounds, and by no more than noise where there is one round.
 """
 
 import json
 import random
+import statistics
 
 from . import image
 from .cpio import laid_over
@@ -13,8 +14,10 @@ from .shell import run, say
 
 PROFILE = "etc/ebs-prewarm/boot.bin"
 SCRIPTS = "scripts/init-top"
-# Promised: no later than a cold boot and 2 %.
+# Promised: no later than a cold boot and 2 %, at the median.
 LATER_MAX = 1.02
+# What one boot differs from another by on a machine that is shared.
+NOISE = 0.15
 
 
 class Case:
@@ -58,7 +61,8 @@ def of_another_image(lab, profile):
 
 def with_unreadable(lab, profile):
     text = profile.with_suffix(".yaml").read_text()
-    lines = "".join(f"  0 1 {unit * 1024 - image.PARTITION_START // 512} 8 1 1\n" for unit in unused_units(lab))
+    last = text.rstrip("\n").rsplit("\n", 1)[1].split()[0]
+    lines = "".join(f"  {last} 1 {unit * 1024 - image.PARTITION_START // 512} 8 1 1\n" for unit in unused_units(lab))
     return compiled(lab, text.rstrip("\n") + "\n" + lines, "unreadable")
 
 
@@ -152,29 +156,43 @@ def check(lab, initrd, profile, names, cold_times):
         chosen = [case for case in CASES if case.quick]
     else:
         chosen = [case for case in CASES if names == "all" or case.name in names.split(",")]
+    chosen = [case for case in chosen if lab.image.variant in case.variants]
     known = [time for time in cold_times if time is not None]
-    limit = max(known) * LATER_MAX if known else None
-    results = []
-    for case in chosen:
-        if lab.image.variant not in case.variants:
-            continue
-        prepared = {"initrd": initrd, **(case.prepare(lab, case, initrd, profile) if case.prepare else {})}
-        boot = lab.boot(
-            f"case-{case.name}", prepared["initrd"], case.words, lab.options.seed,
-            [*case.sets, *prepared.get("sets", [])], disk=prepared.get("disk"), **case.machine,
-        )
-        report = boot.json("ebs-prewarm/initramfs.json")
-        end = report["end"] if report else None
-        wrong = []
-        if boot.ready_s is None:
-            wrong.append(f"not ready: {boot.why}")
-        elif limit and boot.ready_s > limit and case.name != "stall-60s":
-            wrong.append(f"ready after {boot.ready_s:.2f} s, later than {limit:.2f} s")
-        if end != case.end:
-            wrong.append(f"the report says {end}, not {case.end}")
-        results.append({"case": case.name, "ready_s": boot.ready_s, "end": end,
-                        "error": report.get("error") if report else None, "wrong": wrong})
-        say(f"case {case.name}: " + ("; ".join(wrong) or "holds"))
-        if prepared.get("disk"):
-            prepared["disk"].unlink()
+    rounds = lab.options.case_rounds
+    if rounds == 1:
+        limit = max(known) * (1 + NOISE) if known else None
+    else:
+        limit = statistics.median(known) * LATER_MAX if known else None
+    prepared = {case.name: {"initrd": initrd, **(case.prepare(lab, case, initrd, profile) if case.prepare else {})}
+                for case in chosen}
+    boots = {case.name: [] for case in chosen}
+    for number in range(rounds):
+        for case in chosen:
+            boots[case.name].append(one(lab, case, prepared[case.name], number))
+    results = [judged(case, boots[case.name], limit) for case in chosen]
+    for made in prepared.values():
+        if made.get("disk"):
+            made["disk"].unlink()
     return results
+
+
+def one(lab, case, prepared, number):
+    boot = lab.boot(
+        f"case-{case.name}-{number + 1}", prepared["initrd"], case.words, lab.options.seed + number,
+        [*case.sets, *prepared.get("sets", [])], disk=prepared.get("disk"), **case.machine,
+    )
+    report = boot.json("ebs-prewarm/initramfs.json") or {}
+    return {"ready_s": boot.ready_s, "why": boot.why, "end": report.get("end"), "error": report.get("error")}
+
+
+def judged(case, boots, limit):
+    """What came of a case's boots. The limit is for their median: one boot is no measure of 2 %."""
+    ready = [boot["ready_s"] for boot in boots if boot["ready_s"] is not None]
+    median = statistics.median(ready) if ready else None
+    wrong = [f"not ready: {boot['why']}" for boot in boots if boot["ready_s"] is None]
+    if limit and median and median > limit and case.name != "stall-60s":
+        wrong.append(f"ready after {median:.2f} s, later than {limit:.2f} s")
+    wrong += [f"the report says {boot['end']}, not {case.end}" for boot in boots if boot["end"] != case.end]
+    say(f"case {case.name}: " + ("; ".join(wrong) or "holds"))
+    return {"case": case.name, "ready_s": median, "times_s": ready, "end": boots[0]["end"],
+            "error": boots[0]["error"], "limit_s": limit, "wrong": wrong}
