@@ -9,6 +9,7 @@ mod good;
 mod kernel;
 mod limits;
 mod measure;
+mod once;
 mod outputs;
 mod profiles;
 mod signals;
