@@ -15,6 +15,8 @@ pub mod files;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod plan;
+#[cfg(feature = "report")]
+pub mod probe;
 pub mod process;
 pub mod profile;
 pub mod record;

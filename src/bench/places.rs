@@ -4,6 +4,8 @@
 //! at random over the whole volume and the order of methods within a round is drawn anew, so that neither place
 //! nor time favours one.
 
+pub use crate::probe::Draw;
+
 /// Bytes of one tile: long enough for a sequential method to be sequential.
 pub const TILE_BYTES: u64 = 16 << 20;
 
@@ -14,28 +16,6 @@ pub struct Share {
     pub method: usize,
     /// Offsets of its tiles in bytes.
     pub tiles: Vec<u64>,
-}
-
-/// A small generator (SplitMix64; Steele, Lea and Flood, OOPSLA 2014): the seed is in the report.
-#[derive(Clone, Debug)]
-pub struct Draw(pub u64);
-
-impl Draw {
-    /// Below `limit`, which must not be 0.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-
-    /// In random order (Fisher and Yates).
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last as u64 + 1) as usize);
-        }
-    }
 }
 
 /// Rounds of shares; `None` where the volume or the budget holds less than a tile for each method and round.
