@@ -7,11 +7,14 @@ mod fiemap;
 pub mod files;
 pub mod filesystem;
 mod ioctl;
+pub mod nvme;
+pub mod storage;
 mod sysfs;
 pub mod table;
 
+pub use storage::Storage;
 use sysfs::queue_requests;
-pub use sysfs::{DeviceNumber, auto, disks, whole_disk};
+pub use sysfs::{DeviceNumber, Traffic, auto, disks, traffic, whole_disk};
 
 use crate::error::{Context, Error, Result};
 use crate::extent::Extent;

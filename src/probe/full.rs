@@ -19,7 +19,8 @@ impl<S: Source + ?Sized> Probe<'_, S> {
         // Some that are drawn are warm already, and tell nothing.
         for _ in 0..2 * UNITS_MAX {
             let reads = unit_bytes.div_ceil(u64::from(READ_BYTES_MAX));
-            let spent = self.bytes_read + unit_bytes > bytes_max || self.reads + reads > self.options.reads_max;
+            let spent =
+                self.bytes_read + unit_bytes > bytes_max || self.reads + reads > self.options.reads_max;
             if spent || self.seen.full.len() as u64 >= UNITS_MAX || self.in_flight() > 0 {
                 return Ok(());
             }

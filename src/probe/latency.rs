@@ -127,8 +127,7 @@ mod tests {
         {
             let mut draw = Draw(7);
             let warm = many(&mut draw, 60, warm_ns, 0.1);
-            let (cold, more_warm) =
-                (many(&mut draw, 60, cold_ns, sigma), many(&mut draw, 40, warm_ns, 0.1));
+            let (cold, more_warm) = (many(&mut draw, 60, cold_ns, sigma), many(&mut draw, 40, warm_ns, 0.1));
             let found = kinds(&warm, &[cold.clone(), more_warm.clone()].concat());
             let right = cold.iter().filter(|ns| found.is_cold(**ns)).count()
                 + more_warm.iter().filter(|ns| !found.is_cold(**ns)).count();
@@ -143,7 +142,10 @@ mod tests {
         assert!(matches!(kinds(&warm, &many(&mut draw, 100, 0.7e6, 0.2)), Kinds::AllWarm { .. }));
         assert!(!kinds(&[], &[5]).is_cold(u64::MAX));
         let slower = many(&mut draw, 100, 1.5e6, 0.6);
-        assert!(matches!(kinds(&many(&mut draw, 60, 0.7e6, 0.6), &slower), Kinds::Mixed { .. } | Kinds::AllWarm { .. }));
+        assert!(matches!(
+            kinds(&many(&mut draw, 60, 0.7e6, 0.6), &slower),
+            Kinds::Mixed { .. } | Kinds::AllWarm { .. }
+        ));
     }
 
     #[test]

@@ -288,7 +288,9 @@ fn a_unit_that_is_no_power_of_two_or_lies_askew_is_not_named() {
         ("1 MB", |offset| vec![offset / 1_000_000]),
         ("512 KiB, from 64 KiB on", |offset| vec![(offset + (448 << 10)) / (512 << 10)]),
         ("512 KiB, from 4 KiB on", |offset| vec![(offset + (508 << 10)) / (512 << 10)]),
-        ("768 KiB in 1 MiB", |offset| vec![offset / (1 << 20) * 2 + u64::from(offset % (1 << 20) >= 768 << 10)]),
+        ("768 KiB in 1 MiB", |offset| {
+            vec![offset / (1 << 20) * 2 + u64::from(offset % (1 << 20) >= 768 << 10)]
+        }),
         ("32 MiB", |offset| vec![offset / (32 << 20)]),
     ];
     for (name, hydrates) in units {
@@ -324,7 +326,8 @@ fn slow_warm_reads_and_fast_cold_ones_confuse_nobody() {
     for seed in 0..seeds {
         let mut source = odd(|offset| vec![offset / (512 << 10)], seed);
         // One warm read in 20 takes as long as a cold one.
-        source.warm_ns = |number, now_ns| if number < 50 { cold_ns(number * 20) } else { warm_ns(number, now_ns) };
+        source.warm_ns =
+            |number, now_ns| if number < 50 { cold_ns(number * 20) } else { warm_ns(number, now_ns) };
         let found = probe_odd(source, seed);
         silent += u64::from(found.unit_bytes().is_none());
         assert!(matches!(found.unit_bytes(), None | Some(0x80000)), "seed {seed}: {:?}", found.report());

@@ -85,8 +85,8 @@ impl Belief {
             .map(|index| {
                 let mut unit = Weighed::default();
                 pairs.iter().for_each(|pair| unit.count(pair, bytes_of(index)));
-                unit.chance = slow.ln_chance(unit.same_cold, unit.same)
-                    + warm.ln_chance(unit.apart_warm, unit.apart);
+                unit.chance =
+                    slow.ln_chance(unit.same_cold, unit.same) + warm.ln_chance(unit.apart_warm, unit.apart);
                 unit
             })
             .collect();
@@ -238,7 +238,8 @@ mod tests {
                 .map(|number| {
                     let distance = bytes_of((number % 13) as usize);
                     let at = number * 64 * MIB + number * 7919 * BLOCK_BYTES % (32 * MIB);
-                    let first = at / (2 * distance) * 2 * distance + at % distance / BLOCK_BYTES * BLOCK_BYTES;
+                    let first =
+                        at / (2 * distance) * 2 * distance + at % distance / BLOCK_BYTES * BLOCK_BYTES;
                     let neighbour = first + distance;
                     let unit_of = |offset_bytes: u64| (offset_bytes + offset) / unit;
                     Pair { first, neighbour, cold: unit_of(first) != unit_of(neighbour) }

@@ -44,7 +44,8 @@ impl Found {
     /// Why the unit cannot be told.
     pub fn why_no_unit(&self) -> Option<String> {
         let (all, cold) = self.first_reads();
-        let drifts = drift(&self.seen.again, WARM_DRIFT_MAX).or_else(|| drift(&self.cold_ns(), COLD_DRIFT_MAX));
+        let drifts =
+            drift(&self.seen.again, WARM_DRIFT_MAX).or_else(|| drift(&self.cold_ns(), COLD_DRIFT_MAX));
         if let Some(factor) = drifts {
             let factor = factor.max(1.0 / factor);
             return Some(format!("latencies drift: they changed {factor:.1} times while it was looked"));
@@ -68,7 +69,10 @@ impl Found {
             None => Some(format!("the unit is larger than {}", shown(self.unit_bytes_max))),
             Some(best) if !self.belief.is_sure() => {
                 let best = shown(best);
-                Some(format!("not certain enough: {best} is the likeliest, at {confidence:.1} %{}", self.short()))
+                Some(format!(
+                    "not certain enough: {best} is the likeliest, at {confidence:.1} %{}",
+                    self.short()
+                ))
             }
             Some(_) => None,
         }

@@ -182,12 +182,8 @@ impl ProbeReport {
             );
         }
         if let Some(full_us) = self.full_us {
-            let _ = writeln!(
-                out,
-                "a unit costs {} to touch, {} to read whole",
-                us(self.touch_us),
-                us(full_us)
-            );
+            let _ =
+                writeln!(out, "a unit costs {} to touch, {} to read whole", us(self.touch_us), us(full_us));
         }
         let _ = writeln!(
             out,
@@ -212,9 +208,8 @@ impl ProbeReport {
     /// Distances at which there were pairs, each with how many neighbours were cold.
     fn distances_line(&self, out: &mut String) {
         let tried = self.distances.iter().filter(|distance| distance.pairs > 0);
-        let shown: Vec<String> = tried
-            .map(|at| format!("{} {}/{}", ByteSize(at.bytes), at.neighbours_cold, at.pairs))
-            .collect();
+        let shown: Vec<String> =
+            tried.map(|at| format!("{} {}/{}", ByteSize(at.bytes), at.neighbours_cold, at.pairs)).collect();
         if !shown.is_empty() {
             let _ = writeln!(out, "cold neighbours of cold blocks, by distance: {}", shown.join(", "));
         }
