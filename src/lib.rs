@@ -12,6 +12,7 @@ pub mod engine;
 pub mod error;
 pub mod extent;
 pub mod files;
+pub mod findings;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod plan;

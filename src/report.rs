@@ -3,9 +3,13 @@
 //! Not here: devices, clocks, files.
 
 mod bench;
+#[cfg(feature = "report")]
+mod histograms;
 mod probe;
 
 pub use bench::*;
+#[cfg(feature = "report")]
+pub use histograms::*;
 pub use probe::*;
 
 use crate::units::{human_bytes, human_ns};

@@ -7,8 +7,12 @@ mod common;
 mod demo;
 #[cfg(feature = "lab")]
 mod lab;
+#[cfg(feature = "report")]
+mod measured;
 mod output;
 mod plan;
+#[cfg(feature = "report")]
+mod probe;
 #[cfg(feature = "people")]
 mod profile;
 mod progress;
@@ -40,6 +44,8 @@ enum Verb {
     Warm(warm::WarmArgs),
     Plan(plan::PlanArgs),
     #[cfg(feature = "report")]
+    Probe(probe::ProbeArgs),
+    #[cfg(feature = "report")]
     Bench(bench::BenchArgs),
     /// The cold-volume emulator: an image that behaves like a volume made from a snapshot
     #[cfg(feature = "lab")]
@@ -58,6 +64,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Record(args) => record::run(args, output),
         #[cfg(feature = "people")]
         Verb::Profile(args) => profile::run(args, output),
+        #[cfg(feature = "report")]
+        Verb::Probe(args) => probe::run(args, output),
         #[cfg(feature = "report")]
         Verb::Bench(args) => bench::run(args, output),
         #[cfg(feature = "lab")]

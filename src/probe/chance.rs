@@ -42,11 +42,6 @@ impl Share {
         Share { hits, misses: (all - hits).max(f64::MIN_POSITIVE) }
     }
 
-    /// Its best guess.
-    pub fn mean(self) -> f64 {
-        self.hits / (self.hits + self.misses)
-    }
-
     /// Logarithm of the chance of a certain sequence of cases, `hits` of them hits.
     pub fn ln_chance(self, hits: u64, cases: u64) -> f64 {
         let misses = cases.saturating_sub(hits) as f64;
@@ -134,8 +129,8 @@ mod tests {
         let share = Share::seen(3, 12, 30.0, 0.0);
         assert!((share.at_least(0, 20) - 1.0).abs() < 1e-9);
         assert!(share.at_least(20, 20) < 1e-3);
-        assert!((share.mean() - 3.5 / 13.0).abs() < 1e-12);
-        assert!((Share::seen(0, 1000, 60.0, 0.01).mean() - 0.01).abs() < 1e-12);
+        assert!((share.ln_chance(1, 1) - (3.5f64 / 13.0).ln()).abs() < 1e-9);
+        assert!((Share::seen(0, 1000, 60.0, 0.01).ln_chance(1, 1) - 0.01f64.ln()).abs() < 1e-9);
     }
 
     #[test]
