@@ -33,7 +33,7 @@ use crate::report::{
     BenchReport, ColdShare, LatencyUs, MethodReport, Named, Quantiles, SCHEMA, SweepPoint, SweepReport,
     UnitFound,
 };
-use crate::units::{NS_PER_S, human_bytes};
+use crate::units::human_bytes;
 use hdrhistogram::Histogram;
 use meter::Meter;
 use places::Pool;

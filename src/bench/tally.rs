@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn the_share_that_was_found_cold_afterwards_does_not_count() {
         let mut row = Row::new(Method::Touch(None), Some(8));
-        let mut part = Part::new(vec![0..TILE_BYTES]);
+        let mut part = Part::new(std::iter::once(0..TILE_BYTES).collect());
         part.count(&(1..=32).map(|n| n * 1_000_000).collect::<Vec<_>>(), 8, 512 << 10);
         (part.elapsed_ns, part.checked) = (32_000_000, Checked { blocks: 8, warm: 2 });
         row.add(part, &Look::default(), &Look::default());

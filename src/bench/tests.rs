@@ -1,6 +1,7 @@
 use super::*;
 use crate::cold::{ColdVolume, Model, sectors_of};
 use crate::engine::{self, Depth, Pace, SimSource, Source};
+use crate::units::NS_PER_S;
 
 static GO: AtomicBool = AtomicBool::new(false);
 const GIB: u64 = 1 << 30;

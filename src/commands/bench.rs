@@ -141,7 +141,7 @@ fn measure(args: &BenchArgs, stop: &AtomicBool, files: &Files) -> Result<(Measur
         named(&mut measured.report);
         return Ok((measured, Ok(())));
     }
-    let (identity, stages) = subject.identify(profile.as_ref())?;
+    let (identity, stages) = subject.identify(profile.as_ref(), !args.no_save)?;
     let (allowed, drawn_from) = subject.written(&args.known)?;
     let options = Options {
         methods,

@@ -37,6 +37,9 @@ fn seed(text: &str) -> Result<u64> {
         .map_err(|_| Error::usage(format!("failed to parse seed `{text}`")).hint("give a whole number"))
 }
 
+/// A profile's stages by name, each with its extents on the device.
+pub type Stages = Vec<(String, Vec<Extent>)>;
+
 /// A device that is open past the page cache, and what it is.
 #[derive(Debug)]
 pub struct Subject {
@@ -82,8 +85,13 @@ impl Subject {
         self.storage.kind.hydrates() == Some(false)
     }
 
-    /// What it can be recognised by; with a profile, that the profile is for it, and the profile's extents.
-    pub fn identify(&self, profile: Option<&Profile>) -> Result<(Identity, Vec<(String, Vec<Extent>)>)> {
+    /// What it can be recognised by; with a profile, that the profile is for it, and the profile's extents. Where it
+    /// has a serial and no profile is given, nothing is read for that; nor where it need not be `recognised`.
+    pub fn identify(&self, profile: Option<&Profile>, recognised: bool) -> Result<(Identity, Stages)> {
+        let named = self.device.named(&self.root);
+        if profile.is_none() && (named.serial.is_some() || !recognised) {
+            return Ok((named, Vec::new()));
+        }
         let wanted = profile.map(looked_up).unwrap_or_default();
         let identity = self.device.identity(&self.root, |partuuid| wanted.contains(&partuuid))?;
         let stages = match profile {

@@ -94,7 +94,7 @@ fn look(args: &ProbeArgs, stop: &AtomicBool) -> Result<(ProbeReport, Result<()>)
         report.end = NO_WARMING.into();
         return Ok((report, Ok(())));
     }
-    let (identity, stages) = subject.identify(profile.as_ref())?;
+    let (identity, stages) = subject.identify(profile.as_ref(), args.save)?;
     let (allowed, drawn_from) = match &profile {
         Some(profile) => {
             let extents = stages.into_iter().flat_map(|(_, extents)| extents);

@@ -110,6 +110,15 @@ impl Device {
         self.number.and_then(|number| queue_requests(root, number))
     }
 
+    /// What `/sys` knows of the volume: nothing is read of it.
+    pub fn named(&self, root: &Path) -> Identity {
+        let mut identity = Identity::of_size(self.sectors);
+        if let Some(number) = self.number {
+            (identity.serial, identity.model) = sysfs::serial_and_model(root, number);
+        }
+        identity
+    }
+
     /// What the volume can be recognised by. `wanted` says of which partitions, by PARTUUID, the filesystem is
     /// looked up: on a cold volume each look-up is a first read.
     pub fn identity(&self, root: &Path, wanted: impl Fn(&str) -> bool) -> Result<Identity> {
@@ -120,10 +129,7 @@ impl Device {
         let head =
             read(0, head_bytes).context(|| format!("failed to read the partition table of `{shown}`"))?;
         let table = table::parse(&head, self.block_bytes);
-        let mut identity = Identity { sectors: self.sectors, ..Identity::default() };
-        if let Some(number) = self.number {
-            (identity.serial, identity.model) = sysfs::serial_and_model(root, number);
-        }
+        let mut identity = self.named(root);
         match table {
             Some(table) => {
                 identity.table_uuid = Some(table.uuid);

@@ -1,47 +1,57 @@
-//! What reading a whole unit costs, against touching it.
+//! What touching a unit costs, and reading it whole: one after the other, so that nothing queues up behind anything.
 
-use super::{DEPTH, Probe, READ_BYTES_MAX, TICK_NS};
+use super::{BLOCK_BYTES, DEPTH, Probe, READ_BYTES_MAX, TICK_NS};
 use crate::engine::{Priority, Request, Source};
 use std::io;
 use std::sync::atomic::Ordering;
 
-/// Units that are read whole, where their bytes allow it.
-const UNITS_MAX: u64 = 8;
+/// Units of each, where their bytes allow it: their medians are within a third of the truth.
+const UNITS_MAX: usize = 8;
 /// Bytes for that: with the pairs' own, under 16 MiB.
 const BYTES_MAX: u64 = 6 << 20;
 
 impl<S: Source + ?Sized> Probe<'_, S> {
-    /// Reads some units of the size that was found, whole and one after the other.
-    pub(super) fn whole_units(&mut self) -> io::Result<()> {
+    /// Touches some units of the size that was found, and reads some whole, in turn.
+    pub(super) fn alone(&mut self) -> io::Result<()> {
         let Some(unit_bytes) = self.belief.best() else { return Ok(()) };
         let apart = unit_bytes.max(self.belief.possible_bytes_max(1e-6));
         let bytes_max = self.options.bytes_max.min(self.bytes_read.saturating_add(BYTES_MAX.max(unit_bytes)));
         // Some that are drawn are warm already, and tell nothing.
-        for _ in 0..2 * UNITS_MAX {
-            let reads = unit_bytes.div_ceil(u64::from(READ_BYTES_MAX));
-            let spent =
-                self.bytes_read + unit_bytes > bytes_max || self.reads + reads > self.options.reads_max;
-            if spent || self.seen.full.len() as u64 >= UNITS_MAX || self.in_flight() > 0 {
-                return Ok(());
-            }
-            let Some(offset) = self.places.whole(apart, &mut self.draw) else { return Ok(()) };
-            if offset + unit_bytes > self.options.volume_bytes {
+        for number in 0..4 * UNITS_MAX {
+            let whole = number % 2 == 1;
+            let seen = if whole { self.seen.full.len() } else { self.seen.touch.len() };
+            let bytes = if whole { unit_bytes } else { BLOCK_BYTES };
+            let reads = bytes.div_ceil(u64::from(READ_BYTES_MAX));
+            let again = if whole { 1 } else { 0 };
+            let spent = self.bytes_read + bytes + again * u64::from(READ_BYTES_MAX) > bytes_max
+                || self.reads + reads + again > self.options.reads_max;
+            if seen >= UNITS_MAX || spent {
                 continue;
             }
-            match self.whole_unit(offset, unit_bytes)? {
-                Some(took_ns) if self.kinds.is_cold(took_ns) => self.seen.full.push(took_ns),
-                Some(_) => {}
-                None => return Ok(()),
+            let place = if self.in_flight() == 0 { self.places.whole(apart, &mut self.draw) } else { None };
+            let Some(offset) = place else { return Ok(()) };
+            if offset + bytes > self.options.volume_bytes {
+                continue;
             }
+            let Some(took_ns) = self.read_alone(offset, bytes)? else { return Ok(()) };
+            if !whole {
+                self.seen.touch.extend(self.kinds.is_cold(took_ns).then_some(took_ns));
+                continue;
+            }
+            // A large unit that is warm takes long as well: as long as all its parts take now.
+            let part = bytes.min(u64::from(READ_BYTES_MAX));
+            let Some(again_ns) = self.read_alone(offset, part)? else { return Ok(()) };
+            let waited_ns = took_ns.saturating_sub(again_ns.saturating_mul(reads));
+            self.seen.full.extend(self.kinds.is_cold(waited_ns).then_some(took_ns));
         }
         Ok(())
     }
 
     /// Nanoseconds that it took; `None` where it failed or was not waited for.
-    fn whole_unit(&mut self, offset: u64, unit_bytes: u64) -> io::Result<Option<u64>> {
+    fn read_alone(&mut self, offset: u64, bytes: u64) -> io::Result<Option<u64>> {
         let started_ns = self.source.now_ns();
-        let step = u64::from(READ_BYTES_MAX).min(unit_bytes);
-        let mut todo = (offset..offset + unit_bytes).step_by(step as usize);
+        let step = u64::from(READ_BYTES_MAX).min(bytes);
+        let mut todo = (offset..offset + bytes).step_by(step as usize);
         let mut free: Vec<u32> = (0..DEPTH).collect();
         let mut done = Vec::new();
         loop {

@@ -115,7 +115,8 @@ struct Seen {
     first: Vec<u64>,
     again: Vec<u64>,
     pairs: Vec<Measured>,
-    /// Whole units that were cold.
+    /// Units that were cold and were touched, or read whole, with nothing else in flight.
+    touch: Vec<u64>,
     full: Vec<u64>,
 }
 
@@ -178,7 +179,7 @@ pub fn run<S: Source + ?Sized>(source: &mut S, options: &Options, stop: &AtomicB
     };
     let end = probe.pairs()?;
     if end == End::Known {
-        probe.whole_units()?;
+        probe.alone()?;
     }
     Ok(probe.close(end))
 }

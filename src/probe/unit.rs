@@ -14,7 +14,7 @@ pub const BLOCK_BYTES: u64 = 4096;
 /// The largest distance at which neighbours are read, and so the largest unit that can be told.
 pub const UNIT_BYTES_MAX: u64 = 16 << 20;
 /// A unit is named when it is so much likelier than all others together.
-const SURE: f64 = 0.9999;
+pub const SURE: f64 = 0.9999;
 /// Pairs on either side of the unit's size that must have been seen.
 const PAIRS_MIN: u64 = 6;
 /// A unit below this chance of what was seen does not explain it.

@@ -1,7 +1,7 @@
 //! What was found, as it is told.
 
 use super::latency::drift;
-use super::unit::BLOCK_BYTES;
+use super::unit::{BLOCK_BYTES, SURE};
 use super::{End, Found, Kinds, chance};
 use crate::report::{ColdShare, Distance, LatencyUs, ProbeReport, SCHEMA, UnitFound, histogram_us};
 use crate::units::{ByteSize, as_s};
@@ -36,9 +36,10 @@ impl Found {
         self.why_no_unit().is_none().then(|| self.belief.best()).flatten()
     }
 
-    /// How sure the unit is, from 0 to 1.
+    /// How sure the unit is, from 0 to 1. Never more than it has to be: that what was assumed holds (units of one size,
+    /// each warm or cold as a whole) is not certain either.
     pub fn confidence(&self) -> f64 {
-        self.belief.confidence()
+        self.belief.confidence().min(SURE)
     }
 
     /// Why the unit cannot be told.
@@ -126,7 +127,10 @@ impl Found {
         let (low, high) = self.cold_share();
         let cold_us = self.cold_latency_us();
         let neighbours = self.seen.pairs.iter().filter(|pair| self.kinds.is_cold(pair.neighbour_ns)).count();
-        let full_us = histogram_us(self.seen.full.iter().copied());
+        let median_us = |ns: &[u64]| {
+            let us = histogram_us(ns.iter().copied());
+            (!us.is_empty()).then(|| us.value_at_quantile(0.5))
+        };
         ProbeReport {
             schema: SCHEMA,
             end: match self.end {
@@ -142,12 +146,12 @@ impl Found {
             why: self.why_no_unit(),
             cold_latency_us: LatencyUs::of(&cold_us),
             warm_latency_us: LatencyUs::of(&self.warm_latency_us()),
-            touch_us: cold_us.value_at_quantile(0.5),
-            full_us: (!full_us.is_empty()).then(|| full_us.value_at_quantile(0.5)),
+            touch_us: median_us(&self.seen.touch),
+            full_us: median_us(&self.seen.full),
             reads: self.reads,
             bytes_read: self.bytes_read,
             elapsed_s: as_s(self.elapsed_ns),
-            units_warmed: cold + neighbours as u64 + self.seen.full.len() as u64,
+            units_warmed: cold + (neighbours + self.seen.touch.len() + self.seen.full.len()) as u64,
             errors: self.errors,
             abandoned: self.abandoned,
             distances: self.distances(),

@@ -76,14 +76,14 @@ pub struct ProbeReport {
     pub unit: UnitFound,
     /// Why the unit cannot be told.
     pub why: Option<String>,
-    /// First reads that were cold, with few others in flight.
+    /// First reads that were cold, with up to three others in flight.
     pub cold_latency_us: LatencyUs,
     /// The same blocks again.
     pub warm_latency_us: LatencyUs,
-    /// What a touch of a cold unit takes at the median.
-    pub touch_us: u64,
-    /// What reading a whole cold unit takes at the median; `null` where the unit is not known or nothing was left to
-    /// read.
+    /// What a touch of a cold unit takes at the median, with nothing else in flight; `null` where the unit is not
+    /// known, or no more could be read.
+    pub touch_us: Option<u64>,
+    /// What reading a whole cold unit takes at the median, likewise.
     pub full_us: Option<u64>,
     pub reads: u64,
     pub bytes_read: u64,
@@ -175,15 +175,14 @@ impl ProbeReport {
             let (cold, warm) = (&self.cold_latency_us, &self.warm_latency_us);
             let _ = writeln!(
                 out,
-                "a cold read takes {} at the median, p99 {}; the same block again {}",
+                "a cold read takes {} at the median, p99 {}, with up to 4 in flight; the same block again {}",
                 us(cold.p50),
                 us(cold.p99),
                 us(warm.p50),
             );
         }
-        if let Some(full_us) = self.full_us {
-            let _ =
-                writeln!(out, "a unit costs {} to touch, {} to read whole", us(self.touch_us), us(full_us));
+        if let (Some(touch), Some(full)) = (self.touch_us.map(us), self.full_us.map(us)) {
+            let _ = writeln!(out, "alone, a unit costs {touch} to touch, {full} to read whole");
         }
         let _ = writeln!(
             out,
