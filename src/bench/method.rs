@@ -61,6 +61,16 @@ impl Method {
         }
     }
 
+    /// The same, at the depth that it runs at.
+    pub fn at(self, depth: Option<u32>) -> Method {
+        match self {
+            Method::Touch(_) => Method::Touch(depth),
+            Method::Full(_) => Method::Full(depth),
+            Method::TokioUring(_) => Method::TokioUring(depth),
+            other => other,
+        }
+    }
+
     /// How its reads lie; `None` for those that choose themselves.
     pub fn pattern(&self) -> Option<Pattern> {
         match self {

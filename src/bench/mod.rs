@@ -59,6 +59,9 @@ const SWEEP_TILES_MIN: u64 = 3;
 /// Where less is cold with 95 % confidence, there is nothing to measure.
 const COLD_SHARE_MIN: f64 = 0.2;
 
+/// Share of cold reads that are faster than what is asked of a block to be called cold once more.
+const FASTEST_COLD: f64 = 0.02;
+
 /// The end of a measurement that found no cold units.
 pub const NOT_COLD: &str = "not cold";
 /// The end of one that is not complete because it was asked to stop.
@@ -140,6 +143,7 @@ pub fn run(
         room,
         unit_bytes,
         cut_ns: u64::MAX,
+        check_us: u64::MAX,
         rows: Vec::new(),
         sweeps: Vec::new(),
         measured: Measured { report, histograms: Vec::new() },
@@ -238,6 +242,9 @@ struct Bench<'a> {
     unit_bytes: u64,
     /// Slower reads were cold.
     cut_ns: u64,
+    /// A block that was warmed is cold all the same when it takes as long as all but the fastest cold reads did: there
+    /// is no second look, and a warm read is slow now and then.
+    check_us: u64,
     rows: Vec<Row>,
     sweeps: Vec<(Pattern, Sweep)>,
     measured: Measured,
@@ -314,6 +321,7 @@ impl Bench<'_> {
         report.warm_quantiles = Quantiles::of(&found.warm_latency_us());
         report.cold_latency_us = LatencyUs::of(&found.cold_latency_us());
         report.evidence.units = first_reads;
+        report.evidence.probed_units = found.units_warmed();
         self.keep("warm", found.elapsed_ns, found.warm_latency_us());
         match (found.end, found.kinds) {
             (probe::End::Stopped, _) => return Err(Ended::Early(STOPPED)),
@@ -342,6 +350,7 @@ impl Bench<'_> {
         for value in outcome.latency_us.iter_recorded().filter(|value| value.value_iterated_to() > cut_us) {
             let _ = cold.record_n(value.value_iterated_to(), value.count_at_value());
         }
+        self.check_us = cut_us.max(cold.value_at_quantile(FASTEST_COLD));
         let report = &mut self.measured.report;
         if !cold.is_empty() {
             report.cold_latency_us = LatencyUs::of(&cold);

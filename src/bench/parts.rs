@@ -193,8 +193,7 @@ impl Bench<'_> {
         if stopped.is_ok() && part.errors == 0 {
             part.checked = self.check(&reads[..read], span, CHECKS)?;
         }
-        let depth = (method != Method::Profile || depth > 0).then_some(depth);
-        self.count(method, depth, part, &before, None);
+        self.count(method, Some(depth), part, &before, None);
         stopped.map(|()| steady)
     }
 
@@ -211,7 +210,8 @@ impl Bench<'_> {
         // Checks are reads too, and none of others.
         let checks = part.checked.blocks;
         (part.reads, part.bytes_read) = (part.reads + checks, part.bytes_read + checks * TOUCH_BYTES);
-        let at = self.rows.iter().position(|row| row.method == method && row.depth == depth);
+        let method = method.at(depth);
+        let at = self.rows.iter().position(|row| row.method == method);
         let at = at.unwrap_or_else(|| {
             self.rows.push(Row::new(method, depth));
             self.rows.len() - 1
@@ -239,7 +239,7 @@ impl Bench<'_> {
             blocks.push(read_at(offset, TOUCH_BYTES));
         }
         let outcome = self.read(blocks, 1, PART_NS);
-        let warm = outcome.latency_us.count_between(0, self.cut_ns / 1000);
+        let warm = outcome.latency_us.count_between(0, self.check_us);
         let checked = Checked { blocks: outcome.latency_us.len(), warm };
         end_of(outcome.end).map(|()| checked)
     }
@@ -322,6 +322,8 @@ impl Bench<'_> {
             part.checked = self.check_place(&place, all)?;
             part.hydrated = bytes;
         }
+        // Nobody can tell its own reads from those of others.
+        let before = Look { traffic: None, ..before };
         self.count(method, None, part, &before, ran.error);
         if stopped { Err(Ended::Early(STOPPED)) } else { Ok(()) }
     }
@@ -333,7 +335,7 @@ impl Bench<'_> {
             *read = read_at(place.start + self.draw.below(blocks) * TOUCH_BYTES, TOUCH_BYTES);
         }
         let outcome = self.read(reads, 1, PART_NS);
-        let warm = outcome.latency_us.count_between(0, self.cut_ns / 1000);
+        let warm = outcome.latency_us.count_between(0, self.check_us);
         let checked = Checked { blocks: outcome.latency_us.len(), warm };
         end_of(outcome.end).map(|()| checked)
     }

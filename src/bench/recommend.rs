@@ -2,6 +2,7 @@
 
 use super::Bench;
 use super::method::{Method, Pattern};
+use super::tally::SLOW_IN;
 use crate::plan::Mode;
 use crate::report::Recommended;
 use crate::units::ByteSize;
@@ -10,8 +11,6 @@ use crate::units::ByteSize;
 const GOOD_ENOUGH: f64 = 0.95;
 /// Units that were touched and are warm throughout: 16 that are leave less than 1 % for a quarter of them being cold.
 const CHECKED_MIN: u64 = 16;
-/// A warm block may be slow once in so many.
-const SLOW_IN: u64 = 16;
 
 /// A way of our own, with what it gave.
 struct Way {

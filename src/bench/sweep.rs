@@ -132,7 +132,9 @@ impl Sweep {
 
     /// The smallest depth that is as good as the best.
     pub fn knee(&self) -> Option<u32> {
-        let enough = self.best_rate() * GOOD;
+        // The highest of many rates is high by chance: what it is at the least is what it is held against.
+        let least = |point: &Point| point.rate() * (1.0 - point.error()).max(0.0);
+        let enough = self.points.values().map(least).fold(0.0, f64::max) * GOOD;
         let certain = self.points().find(|(_, point)| point.units > 0 && point.certain() >= enough);
         // Where nothing is certain, the best will do.
         let best = || self.points().max_by(|a, b| a.1.rate().total_cmp(&b.1.rate()));

@@ -14,6 +14,9 @@ const SERIES_MAX: usize = 24;
 /// Runs of a map at the most: a page draws no more.
 const RUNS_MAX: usize = 4096;
 
+/// A warm block may be slow once in so many.
+pub const SLOW_IN: u64 = 12;
+
 /// What came of one part of the volume.
 #[derive(Debug)]
 pub struct Part {
@@ -112,6 +115,7 @@ pub struct Row {
 impl Row {
     /// Of a method, at the depth that it runs at.
     pub fn new(method: Method, depth: Option<u32>) -> Row {
+        let method = method.at(depth);
         Row {
             method,
             depth,
@@ -176,12 +180,7 @@ impl Row {
 
     /// The method with its depth.
     pub fn name(&self) -> String {
-        match &self.method {
-            Method::Touch(_) => Method::Touch(self.depth).to_string(),
-            Method::Full(_) => Method::Full(self.depth).to_string(),
-            Method::TokioUring(_) => Method::TokioUring(self.depth).to_string(),
-            method => method.to_string(),
-        }
+        self.method.to_string()
     }
 
     fn steady_rate(&self) -> Option<f64> {
@@ -198,9 +197,11 @@ impl Row {
     /// The share of what it read that it hydrated: less than 1 where the volume was not all cold, or blocks of its
     /// part are cold all the same.
     fn share(&self, cold: f64) -> f64 {
-        match self.checked.blocks {
-            0 => cold,
-            blocks => cold * self.checked.warm as f64 / blocks as f64,
+        let Checked { blocks, warm } = self.checked;
+        match blocks {
+            // One in so many may be a warm read that was slow.
+            _ if (blocks - warm) * SLOW_IN <= blocks => cold,
+            blocks => cold * warm as f64 / blocks as f64,
         }
     }
 

@@ -10,7 +10,6 @@ use crate::findings::{Best, Unit};
 use crate::process::stop_on_signals;
 use crate::report::{BenchReport, SCHEMA, histogram_log};
 use crate::units::{ByteSize, NS_PER_S};
-use crate::volume::Identity;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -141,7 +140,7 @@ fn measure(args: &BenchArgs, stop: &AtomicBool, files: &Files) -> Result<(Measur
         named(&mut measured.report);
         return Ok((measured, Ok(())));
     }
-    let (identity, stages) = subject.identify(profile.as_ref(), !args.no_save)?;
+    let (identity, stages) = subject.identify(profile.as_ref())?;
     let (allowed, drawn_from) = subject.written(&args.known)?;
     let options = Options {
         methods,
@@ -171,7 +170,7 @@ fn measure(args: &BenchArgs, stop: &AtomicBool, files: &Files) -> Result<(Measur
     };
     let mut measured = bench::run(&mut bed, &options, stop, &mut saved)?;
     complete(&mut measured);
-    let kept = if args.no_save { Ok(()) } else { keep_findings(args, &identity, &mut measured.report) };
+    let kept = if args.no_save { Ok(()) } else { keep_findings(args, &subject, &mut measured.report) };
     Ok((measured, kept))
 }
 
@@ -194,9 +193,10 @@ fn methods(args: &BenchArgs) -> Result<Vec<Method>> {
     Ok(methods)
 }
 
-fn keep_findings(args: &BenchArgs, identity: &Identity, report: &mut BenchReport) -> Result<()> {
+fn keep_findings(args: &BenchArgs, subject: &Subject, report: &mut BenchReport) -> Result<()> {
     let Some(best) = report.recommended.as_ref().filter(|_| report.evidence.cold) else { return Ok(()) };
-    let mut findings = findings_of(identity, "bench");
+    let identity = subject.recognise(report.volume.take().unwrap_or_default());
+    let mut findings = findings_of(&identity, "bench");
     findings.unit = report.unit.bytes.map(|bytes| Unit { bytes, confidence: report.unit.confidence });
     findings.best = Some(Best {
         mode: best.mode.clone(),
@@ -205,6 +205,7 @@ fn keep_findings(args: &BenchArgs, identity: &Identity, report: &mut BenchReport
         reason: best.reason.clone(),
     });
     (findings.cold_us, findings.warm_us) = (report.cold_latency_us.p50, report.warm_latency_us.p50);
+    report.volume = Some(identity);
     match keep(&args.known.findings, &findings)? {
         Ok(path) => report.saved_as = Some(path),
         Err(why) => report.notes.push(why),

@@ -85,20 +85,22 @@ impl Subject {
         self.storage.kind.hydrates() == Some(false)
     }
 
-    /// What it can be recognised by; with a profile, that the profile is for it, and the profile's extents. Where it
-    /// has a serial and no profile is given, nothing is read for that; nor where it need not be `recognised`.
-    pub fn identify(&self, profile: Option<&Profile>, recognised: bool) -> Result<(Identity, Stages)> {
-        let named = self.device.named(&self.root);
-        if profile.is_none() && (named.serial.is_some() || !recognised) {
-            return Ok((named, Vec::new()));
-        }
-        let wanted = profile.map(looked_up).unwrap_or_default();
+    /// What `/sys` knows of it; with a profile, what it can be recognised by, that the profile is for it, and the
+    /// profile's extents. Without one nothing is read for that.
+    pub fn identify(&self, profile: Option<&Profile>) -> Result<(Identity, Stages)> {
+        let Some(profile) = profile else { return Ok((self.device.named(&self.root), Vec::new())) };
+        let wanted = looked_up(profile);
         let identity = self.device.identity(&self.root, |partuuid| wanted.contains(&partuuid))?;
-        let stages = match profile {
-            Some(profile) => resolve(profile, &identity)?,
-            None => Vec::new(),
-        };
+        let stages = resolve(profile, &identity)?;
         Ok((identity, stages.into_iter().map(|stage| (stage.name, stage.extents)).collect()))
+    }
+
+    /// What it can be recognised by when it is met again: its serial, else its partition table, which is read now.
+    pub fn recognise(&self, identity: Identity) -> Identity {
+        if identity.serial.is_some() || identity.is_bound() {
+            return identity;
+        }
+        self.device.identity(&self.root, |_| false).unwrap_or(identity)
     }
 
     /// What is known to be written, and in words: of files that lie on it, or of the image that it is. `None`: not

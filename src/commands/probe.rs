@@ -94,7 +94,7 @@ fn look(args: &ProbeArgs, stop: &AtomicBool) -> Result<(ProbeReport, Result<()>)
         report.end = NO_WARMING.into();
         return Ok((report, Ok(())));
     }
-    let (identity, stages) = subject.identify(profile.as_ref(), args.save)?;
+    let (identity, stages) = subject.identify(profile.as_ref())?;
     let (allowed, drawn_from) = match &profile {
         Some(profile) => {
             let extents = stages.into_iter().flat_map(|(_, extents)| extents);
@@ -131,21 +131,18 @@ fn look(args: &ProbeArgs, stop: &AtomicBool) -> Result<(ProbeReport, Result<()>)
     if is_busy(others) {
         report.notes.push("others used the device: latencies may be theirs".into());
     }
-    let kept = if args.save { save(args, &identity, &found, &mut report) } else { Ok(()) };
     report.volume = Some(identity);
+    let kept = if args.save { save(args, &subject, &found, &mut report) } else { Ok(()) };
     Ok((report, kept))
 }
 
-fn save(
-    args: &ProbeArgs,
-    identity: &crate::volume::Identity,
-    found: &Found,
-    report: &mut ProbeReport,
-) -> Result<()> {
-    if found.end == End::Stopped || found.reads == 0 {
+fn save(args: &ProbeArgs, subject: &Subject, found: &Found, report: &mut ProbeReport) -> Result<()> {
+    if matches!(found.end, End::Stopped | End::Unreadable) || found.reads == 0 {
         return Ok(());
     }
-    let mut findings = findings_of(identity, "probe");
+    let identity = subject.recognise(report.volume.take().unwrap_or_default());
+    let mut findings = findings_of(&identity, "probe");
+    report.volume = Some(identity);
     findings.unit = report.unit.bytes.map(|bytes| Unit { bytes, confidence: report.unit.confidence });
     (findings.cold_us, findings.warm_us) = (report.cold_latency_us.p50, report.warm_latency_us.p50);
     report.notes.push(match keep(&args.known.findings, &findings)? {

@@ -37,6 +37,8 @@ pub const READ_BYTES_MAX: u32 = crate::plan::READ_BYTES_MAX as u32;
 const FIRST_MIN: usize = 64;
 /// Repeated reads after which it is known what is warm.
 const WARM_MIN: usize = 24;
+/// And after which it is known how seldom a warm read is slow: none of 100 leaves 4 % at the most.
+const WARM_ENOUGH: usize = 100;
 /// One pair in so many is at a distance drawn at random: what was believed early is doubted until the end.
 const RANDOM_IN: u64 = 8;
 /// Places lie in different units of any size likelier than this; the second where there is no room otherwise.
@@ -209,7 +211,8 @@ struct Trial {
     step: Step,
     submitted_ns: u64,
     first_ns: u64,
-    neighbour_ns: u64,
+    /// `None` where it was not read.
+    neighbour_ns: Option<u64>,
 }
 
 struct Probe<'a, S: Source + ?Sized> {
@@ -316,7 +319,7 @@ impl<S: Source + ?Sized> Probe<'_, S> {
             })
         })?;
         let step = Step::First;
-        Some(Trial { place, distance, step, submitted_ns: now_ns, first_ns: 0, neighbour_ns: 0 })
+        Some(Trial { place, distance, step, submitted_ns: now_ns, first_ns: 0, neighbour_ns: None })
     }
 
     fn submit(&mut self, slot: usize, trial: Trial, offset: u64) -> io::Result<()> {
@@ -360,9 +363,13 @@ impl<S: Source + ?Sized> Probe<'_, S> {
         match trial.step {
             Step::First => {
                 self.seen.first.push(took_ns);
-                let known = self.seen.again.len() >= WARM_MIN;
-                // A neighbour of a warm block tells nothing, and what is warm is known by then.
-                if known && !self.kinds.is_cold(took_ns) {
+                let again = self.seen.again.len();
+                if again >= WARM_MIN && !self.kinds.is_cold(took_ns) {
+                    // A neighbour of a warm block tells nothing.
+                    let trial = Trial { step: Step::Again, first_ns: took_ns, neighbour_ns: None, ..trial };
+                    if again < WARM_ENOUGH {
+                        return self.submit(slot, trial, trial.offset());
+                    }
                     self.unsettled.push((trial.place, took_ns));
                     self.look_again();
                     return Ok(());
@@ -371,14 +378,16 @@ impl<S: Source + ?Sized> Probe<'_, S> {
                 self.submit(slot, trial, trial.offset())
             }
             Step::Neighbour => {
-                let trial = Trial { step: Step::Again, neighbour_ns: took_ns, ..trial };
+                let trial = Trial { step: Step::Again, neighbour_ns: Some(took_ns), ..trial };
                 self.submit(slot, trial, trial.offset())
             }
             Step::Again => {
                 self.seen.again.push(took_ns);
                 let Trial { place, distance, first_ns, neighbour_ns, .. } = trial;
-                self.unsettled.push((place, first_ns.max(neighbour_ns)));
-                self.seen.pairs.push(Measured { place, distance, first_ns, neighbour_ns });
+                self.unsettled.push((place, first_ns.max(neighbour_ns.unwrap_or(0))));
+                if let Some(neighbour_ns) = neighbour_ns {
+                    self.seen.pairs.push(Measured { place, distance, first_ns, neighbour_ns });
+                }
                 self.look_again();
                 Ok(())
             }

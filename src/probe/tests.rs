@@ -356,6 +356,7 @@ fn latencies_that_do_not_separate_or_drift_are_said_to() {
         source.cold_ns = |number| 600_000 + 900 * number;
         let found = probe_odd(source, seed);
         assert_eq!(found.unit_bytes(), None, "seed {seed}: {:?}", found.report());
+        assert!(found.cold_share().0 < 0.2, "nothing is known of it: {:?}", found.cold_share());
         let mut source = odd(|offset| vec![offset / (512 << 10)], seed);
         // Credits that end after half a second.
         source.warm_ns = |number, now_ns| warm_ns(number, 0) * if now_ns > 500_000_000 { 5 } else { 1 };

@@ -21,12 +21,23 @@ impl Found {
         (self.seen.first.len() as u64, cold as u64)
     }
 
+    /// Units that are warm by looking.
+    pub fn units_warmed(&self) -> u64 {
+        let neighbours = self.seen.pairs.iter().filter(|pair| self.kinds.is_cold(pair.neighbour_ns)).count();
+        let alone = self.seen.touch.len() + self.seen.full.len();
+        self.first_reads().1 + (neighbours + alone) as u64
+    }
+
     /// The share of the volume that is cold, with 95 % confidence. Warm reads that were slow are allowed for.
     pub fn cold_share(&self) -> (f64, f64) {
+        if matches!(self.kinds, Kinds::Mixed { .. }) {
+            return (0.0, 1.0);
+        }
         let (all, cold) = self.first_reads();
         let (low, high) = chance::interval(cold, all);
-        let slow = self.seen.again.iter().filter(|ns| self.kinds.is_cold(**ns)).count() as f64;
-        let slow = slow / (self.seen.again.len() as f64).max(1.0);
+        let slow = self.seen.again.iter().filter(|ns| self.kinds.is_cold(**ns)).count();
+        // As many of the warm ones may be slow.
+        let (_, slow) = chance::interval(slow as u64, self.seen.again.len() as u64);
         let without = |share: f64| ((share - slow) / (1.0 - slow)).clamp(0.0, 1.0);
         if slow < 1.0 { (without(low), high) } else { (0.0, 1.0) }
     }
@@ -58,7 +69,7 @@ impl Found {
                  wrong side of any cut"
             ));
         }
-        if cold < COLD_MIN {
+        if cold < COLD_MIN || self.cold_share().0 <= 0.0 {
             return Some(format!("too few cold units: {cold} of {all} first reads were cold"));
         }
         let shown = |bytes: u64| ByteSize(bytes).to_string();
@@ -126,7 +137,6 @@ impl Found {
         let (all, cold) = self.first_reads();
         let (low, high) = self.cold_share();
         let cold_us = self.cold_latency_us();
-        let neighbours = self.seen.pairs.iter().filter(|pair| self.kinds.is_cold(pair.neighbour_ns)).count();
         let median_us = |ns: &[u64]| {
             let us = histogram_us(ns.iter().copied());
             (!us.is_empty()).then(|| us.value_at_quantile(0.5))
@@ -151,7 +161,7 @@ impl Found {
             reads: self.reads,
             bytes_read: self.bytes_read,
             elapsed_s: as_s(self.elapsed_ns),
-            units_warmed: cold + (neighbours + self.seen.touch.len() + self.seen.full.len()) as u64,
+            units_warmed: self.units_warmed(),
             errors: self.errors,
             abandoned: self.abandoned,
             distances: self.distances(),

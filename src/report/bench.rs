@@ -25,6 +25,8 @@ pub struct Evidence {
     pub units: u64,
     /// Median of the cold ones of these over that of repeated reads.
     pub ratio: f64,
+    /// Units that are warm by looking at them before.
+    pub probed_units: u64,
     /// Sampled before anything was measured.
     pub cold_share: ColdShare,
     /// Slower reads than this were cold; found from the latencies.
@@ -241,7 +243,13 @@ impl BenchReport {
             "{:<16} {:>6} {:>10} {:>9} {:>12} {:>8} {:>9} {:>9} {:>9}",
             "method", "units", "read", "elapsed", "hydrated", "checked", "p50", "p99", "max"
         );
-        for method in &self.methods {
+        // Of a sweep's depths only the best; all of them have a line of their own.
+        let swept = |method: &&MethodReport| {
+            let of =
+                |sweep: &SweepReport| method.name.strip_prefix(&sweep.mode)?.strip_prefix('@')?.parse().ok();
+            !self.sweeps.iter().any(|sweep| of(sweep).is_some_and(|depth: u32| sweep.knee != Some(depth)))
+        };
+        for method in self.methods.iter().filter(swept) {
             let latency = &method.latency_us;
             let latencies = match method.depth {
                 Some(_) => [latency.p50, latency.p99, latency.max].map(us),
