@@ -141,8 +141,9 @@ pub fn seal(magic: &[u8; 8], version: u16, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The body of a sealed file, with each way in which it can be wrong named.
-pub fn unseal<'a>(bytes: &'a [u8], magic: &[u8; 8], version: u16, what: &str) -> Result<&'a [u8]> {
+/// The version and the body of a sealed file, with each way in which it can be wrong named. Versions from 1 to the
+/// newest are read.
+pub fn unseal<'a>(bytes: &'a [u8], magic: &[u8; 8], newest: u16, what: &str) -> Result<(u16, &'a [u8])> {
     if bytes.is_empty() {
         return Err(Error::failed(format!("failed to read {what}: the file is empty")));
     }
@@ -152,9 +153,11 @@ pub fn unseal<'a>(bytes: &'a [u8], magic: &[u8; 8], version: u16, what: &str) ->
         return Err(Error::failed(format!("failed to read {what}: {why}")));
     }
     let found = u16::from_le_bytes([bytes[8], bytes[9]]);
-    if found != version {
+    if !(1..=newest).contains(&found) {
         return Err(Error::failed(format!("failed to read {what}: its format version is {found}")).hint(
-            format!("this build reads version {version}; use the ebs-prewarm that wrote it, or a newer one"),
+            format!(
+                "this build reads versions up to {newest}; use the ebs-prewarm that wrote it, or a newer one"
+            ),
         ));
     }
     let (sealed, crc) = bytes.split_at(bytes.len() - 4);
@@ -162,7 +165,7 @@ pub fn unseal<'a>(bytes: &'a [u8], magic: &[u8; 8], version: u16, what: &str) ->
         return Err(Error::failed(format!("failed to read {what}: its checksum does not match"))
             .hint("the file is damaged or cut short; copy it again"));
     }
-    Ok(&sealed[10..])
+    Ok((found, &sealed[10..]))
 }
 
 #[cfg(test)]
@@ -206,7 +209,9 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_cut_is_noticed() {
         let sealed = seal(b"ABCDEFGH", 1, b"body of a file");
-        assert_eq!(unseal(&sealed, b"ABCDEFGH", 1, "test").unwrap(), b"body of a file");
+        assert_eq!(unseal(&sealed, b"ABCDEFGH", 2, "test").unwrap(), (1, &b"body of a file"[..]));
+        assert!(unseal(&seal(b"ABCDEFGH", 3, b"x"), b"ABCDEFGH", 2, "test").is_err());
+        assert!(unseal(&seal(b"ABCDEFGH", 0, b"x"), b"ABCDEFGH", 2, "test").is_err());
         for cut in 0..sealed.len() {
             assert!(unseal(&sealed[..cut], b"ABCDEFGH", 1, "test").is_err());
         }

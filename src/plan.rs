@@ -12,7 +12,7 @@ pub const READ_BYTES_MAX: u64 = 256 << 10;
 /// Gaps up to this are read along in full mode: a read of its own costs more than 64 KiB of transfer.
 const GAP_SECTORS_MAX: u64 = (64 << 10) / SECTOR_BYTES;
 /// A touch reads one page: what the page cache would ask for at the least.
-const TOUCH_BYTES: u64 = 4096;
+pub const TOUCH_BYTES: u64 = 4096;
 
 /// How a unit is hydrated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +125,8 @@ pub struct Plan {
     taken: ExtentSet,
     /// Index of the stage that holds the rest.
     rest: Option<u16>,
+    /// Where the rest is to be found; `None` for anywhere.
+    within: Option<ExtentSet>,
 }
 
 /// Name of the stage that holds what no profile names.
@@ -142,6 +144,7 @@ impl Plan {
             planned: vec![0; units.div_ceil(64) as usize],
             taken: ExtentSet::new(),
             rest: None,
+            within: None,
         };
         for (name, extents) in stages {
             let mut stage = StagePlan { name: name.into(), ..StagePlan::default() };
@@ -159,16 +162,43 @@ impl Plan {
 
     /// Adds all of the volume that no stage has, in order of address, as a last stage: the units, and in full mode
     /// also what stages leave of theirs.
-    pub fn with_rest(mut self) -> Plan {
+    pub fn with_rest(self) -> Plan {
+        self.rest_of(None)
+    }
+
+    /// The same of the units that some of these extents lie in.
+    pub fn with_rest_within(self, extents: ExtentSet) -> Plan {
+        self.rest_of(Some(extents))
+    }
+
+    fn rest_of(mut self, within: Option<ExtentSet>) -> Plan {
         self.rest = Some(self.stages.len() as u16);
+        self.within = within;
         let mut stage = StagePlan { name: REST.into(), ..StagePlan::default() };
         for read in self.rest_reads() {
             stage.reads += 1;
             stage.bytes += u64::from(read.bytes());
         }
-        stage.units = self.shape.units() - self.stages.iter().map(|stage| stage.units).sum::<u64>();
+        stage.units = (0..self.shape.units())
+            .filter(|unit| !self.is_planned(*unit) && self.is_wanted(*unit))
+            .count() as u64;
         self.stages.push(stage);
         self
+    }
+
+    fn is_planned(&self, unit: u64) -> bool {
+        self.planned[(unit / 64) as usize] & (1 << (unit % 64)) != 0
+    }
+
+    /// Whether a unit may be of the rest.
+    fn is_wanted(&self, unit: u64) -> bool {
+        let place = || Extent::at(unit * self.shape.unit_sectors(), self.shape.unit_sectors());
+        self.within.as_ref().is_none_or(|within| place().is_some_and(|place| within.overlaps(place)))
+    }
+
+    /// Sectors of a unit.
+    pub fn unit_sectors(&self) -> u64 {
+        self.shape.unit_sectors()
     }
 
     /// The stages in order, the rest last.
@@ -181,10 +211,10 @@ impl Plan {
         self.shape
     }
 
-    /// All reads in order.
+    /// All reads in order; how many are left is known throughout.
     pub fn reads(&self) -> impl Iterator<Item = PlannedRead> + '_ {
         let rest = self.rest.map(|_| self.rest_reads()).into_iter().flatten();
-        self.reads.iter().copied().chain(rest)
+        Counted { reads: self.reads.iter().copied().chain(rest), left: self.totals().reads as usize }
     }
 
     /// Units planned, reads and bytes in all.
@@ -261,9 +291,9 @@ impl Plan {
 
     fn rest_reads(&self) -> impl Iterator<Item = PlannedRead> + '_ {
         let number = self.rest.unwrap_or(0);
-        (0..self.shape.units()).flat_map(move |unit| {
+        (0..self.shape.units()).filter(|unit| self.is_wanted(*unit)).flat_map(move |unit| {
             let start = unit * self.shape.unit_sectors();
-            let planned = self.planned[(unit / 64) as usize] & (1 << (unit % 64)) != 0;
+            let planned = self.is_planned(unit);
             let mut reads = Vec::new();
             match self.shape.mode {
                 Mode::Touch if planned => {}
@@ -290,6 +320,26 @@ impl Plan {
             *word |= bit;
         }
         units
+    }
+}
+
+/// Reads whose number is known.
+struct Counted<I> {
+    reads: I,
+    left: usize,
+}
+
+impl<I: Iterator<Item = PlannedRead>> Iterator for Counted<I> {
+    type Item = PlannedRead;
+
+    fn next(&mut self) -> Option<PlannedRead> {
+        let read = self.reads.next()?;
+        self.left -= 1;
+        Some(read)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
     }
 }
 
@@ -449,6 +499,7 @@ mod tests {
             }
             let reads = plan.reads().count() as u64;
             prop_assert_eq!(plan.totals().reads, reads);
+            prop_assert_eq!(plan.reads().size_hint(), (reads as usize, Some(reads as usize)));
             if rest {
                 prop_assert_eq!(plan.totals().units, 8);
                 prop_assert!(mode == Mode::Touch || read.covers(disk));

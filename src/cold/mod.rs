@@ -110,7 +110,8 @@ pub struct ColdVolume {
     now_ns: u64,
     iops_free_ns: u64,
     throughput_free_ns: u64,
-    pipe_free_ns: u64,
+    /// Units that are ready, in the order in which they go through the pipe; the first is on its way.
+    pipe: VecDeque<u64>,
     fetching: u32,
     queue: VecDeque<u64>,
     waiters: HashMap<u64, Vec<u64>>,
@@ -135,7 +136,7 @@ impl ColdVolume {
             now_ns: 0,
             iops_free_ns: 0,
             throughput_free_ns: 0,
-            pipe_free_ns: 0,
+            pipe: VecDeque::new(),
             fetching: 0,
             queue: VecDeque::new(),
             waiters: HashMap::new(),
@@ -176,6 +177,11 @@ impl ColdVolume {
     /// The model it obeys.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// Changes the hydration rate from now on, in bytes a second; 0 is no limit.
+    pub fn set_hydration(&mut self, bytes_per_s: u64) {
+        self.model.hydration_bytes_per_s = bytes_per_s;
     }
 
     /// Size in sectors.
@@ -267,11 +273,18 @@ impl ColdVolume {
         match event {
             Event::Admit(slot) => self.advance(slot, at_ns),
             Event::Ready(unit) => {
-                let start_ns = at_ns.max(self.pipe_free_ns);
-                self.pipe_free_ns = start_ns + self.transfer_ns(start_ns);
-                self.at(self.pipe_free_ns, Event::Transferred(unit));
+                self.pipe.push_back(unit);
+                if self.pipe.len() == 1 {
+                    self.at(at_ns + self.transfer_ns(at_ns), Event::Transferred(unit));
+                }
             }
-            Event::Transferred(unit) => self.transferred(unit, at_ns),
+            Event::Transferred(unit) => {
+                self.pipe.pop_front();
+                if let Some(next) = self.pipe.front().copied() {
+                    self.at(at_ns + self.transfer_ns(at_ns), Event::Transferred(next));
+                }
+                self.transferred(unit, at_ns);
+            }
             Event::Answer(slot) => return self.answer(slot, at_ns),
         }
         None

@@ -3,10 +3,14 @@
 #[cfg(feature = "report")]
 mod bench;
 mod common;
+#[cfg(feature = "people")]
+mod completions;
 #[cfg(feature = "lab")]
 mod demo;
 #[cfg(feature = "lab")]
 mod lab;
+#[cfg(feature = "people")]
+mod man;
 #[cfg(feature = "report")]
 mod measured;
 mod output;
@@ -53,6 +57,10 @@ enum Verb {
     Lab(lab::Lab),
     #[cfg(feature = "lab")]
     Demo(demo::Args),
+    #[cfg(feature = "people")]
+    Man(man::Args),
+    #[cfg(feature = "people")]
+    Completions(completions::Args),
 }
 
 /// Runs the verb; what it prints on stdout is its result.
@@ -72,5 +80,9 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Lab(lab) => lab::run(lab, output),
         #[cfg(feature = "lab")]
         Verb::Demo(args) => demo::run(args, output),
+        #[cfg(feature = "people")]
+        Verb::Man(args) => man::run(args, output),
+        #[cfg(feature = "people")]
+        Verb::Completions(args) => completions::run(args, output),
     }
 }

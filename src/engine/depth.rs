@@ -1,31 +1,37 @@
-//! How many reads are in flight. A pure step function over completions.
-//!
-//! `auto` doubles from [`INITIAL`] while that raises the rate of completions, and stays where it stops doing so:
-//! beyond the knee, more in flight only makes each read, the boot's own among them, wait longer.
+//! How many reads are in flight: a fixed number, or what the knee needs; never more than the device was seen to take.
+//! A pure step function over completions.
 
-/// Where `auto` starts: the fetches at once of the smallest volume in the facts.
-pub const INITIAL: u32 = 64;
-/// Where it ends: the fetches at once of the largest.
-pub const MAX: u32 = 256;
+use super::knee::Knee;
+pub use super::knee::{BURST as INITIAL, MAX};
+
 /// Largest depth that can be asked for: io_uring's rings stay under 1 MiB.
 pub const LIMIT: u32 = 4096;
-/// A doubling must raise the rate by this much to be kept: half of what noise of 128 completions can do is 9 %.
-const GAIN: f64 = 1.10;
 /// Rounds without a refusal before more is tried: so that of all reads, one in a hundred is refused at the most.
 const CALM_ROUNDS: u32 = 12;
+/// At the end of a plan the last reads go together, this many times the depth, so that the slowest of them begins as
+/// early as it can.
+const AT_END: u32 = 3;
 
 /// Reads in flight, fixed or found.
 #[derive(Clone, Debug)]
 pub struct Depth {
-    initial: u32,
-    limit: u32,
-    largest: u32,
+    wanted: Wanted,
     max: u32,
-    searching: bool,
-    /// `None` before the first completion.
-    window_start_ns: Option<u64>,
-    window: u32,
-    best_rate: f64,
+    initial: u32,
+    largest: u32,
+    ceiling: Ceiling,
+}
+
+#[derive(Clone, Debug)]
+enum Wanted {
+    Fixed(u32),
+    Found(Knee),
+}
+
+/// What the device takes.
+#[derive(Clone, Debug)]
+struct Ceiling {
+    at: u32,
     /// Completions since the last refusal; `None` where there never was one.
     calm: Option<u32>,
 }
@@ -34,32 +40,40 @@ impl Depth {
     /// Always the same.
     pub fn fixed(depth: u32) -> Self {
         let depth = depth.clamp(1, LIMIT);
-        Self::start(depth, depth, false)
+        Self::new(Wanted::Fixed(depth), depth, depth)
     }
 
     /// Finds itself; never more than the device's request queue takes, where that is known.
     pub fn auto(queue: Option<u32>) -> Self {
         let max = MAX.min(queue.unwrap_or(MAX)).max(1);
-        Self::start(INITIAL.min(max), max, INITIAL < max)
+        let knee = Knee::new(max);
+        let initial = knee.depth();
+        Self::new(Wanted::Found(knee), max, initial)
     }
 
-    fn start(initial: u32, max: u32, searching: bool) -> Self {
-        Depth {
-            initial,
-            limit: initial,
-            largest: initial,
-            max,
-            searching,
-            window_start_ns: None,
-            window: 0,
-            best_rate: 0.0,
-            calm: None,
-        }
+    fn new(wanted: Wanted, max: u32, initial: u32) -> Self {
+        Depth { wanted, max, initial, largest: initial, ceiling: Ceiling { at: max, calm: None } }
     }
 
     /// Reads that may be in flight now.
     pub fn limit(&self) -> u32 {
-        self.limit
+        let wanted = match &self.wanted {
+            Wanted::Fixed(depth) => *depth,
+            Wanted::Found(knee) => knee.depth(),
+        };
+        wanted.min(self.ceiling.at)
+    }
+
+    /// The same, with so many reads of the plan left, and of those in flight so many stalled: a read that stalls
+    /// takes part in nothing, and its place is another's.
+    pub fn limit_with(&self, left: Option<u64>, stalled: u32) -> u32 {
+        let limit = self.limit();
+        if matches!(self.wanted, Wanted::Fixed(_)) {
+            return limit;
+        }
+        let at_end = left.is_some_and(|left| left <= u64::from(limit) * u64::from(AT_END - 1));
+        let wider = if at_end { limit * AT_END } else { limit };
+        (wider + stalled).min(self.ceiling.at)
     }
 
     /// Where it started.
@@ -77,50 +91,45 @@ impl Depth {
         self.max
     }
 
-    /// A read ended well.
-    pub fn on_completion(&mut self, now_ns: u64) {
-        if !self.searching {
-            return self.recover();
+    /// A read is submitted.
+    pub fn on_submission(&mut self, now_ns: u64) {
+        if let Wanted::Found(knee) = &mut self.wanted {
+            knee.on_submission(now_ns);
         }
-        if self.window_start_ns.is_none() {
-            // The wait for the first of all says nothing of the rate.
-            self.window_start_ns = Some(now_ns);
-            return;
-        }
-        self.window += 1;
-        // A window is two rounds, as its first still shows the depth before; the first window has none before it.
-        let rounds = if self.best_rate > 0.0 { 2 } else { 1 };
-        if self.window < rounds * self.limit {
-            return;
-        }
-        let elapsed_ns = self.window_start_ns.map_or(0, |start_ns| now_ns.saturating_sub(start_ns));
-        let rate = f64::from(self.window) / elapsed_ns.max(1) as f64;
-        (self.window, self.window_start_ns) = (0, Some(now_ns));
-        if rate < self.best_rate * GAIN {
-            self.searching = false;
-            return;
-        }
-        self.best_rate = rate;
-        self.limit = (self.limit * 2).min(self.max);
-        self.largest = self.largest.max(self.limit);
-        self.searching = self.limit < self.max;
     }
 
-    /// Of so many in flight, the device refused these. What it took is the limit from now on; half of what was asked
+    /// Fewer are in flight than may be, since nothing was to be submitted yet.
+    pub fn on_starved(&mut self) {
+        if let Wanted::Found(knee) = &mut self.wanted {
+            knee.on_starved();
+        }
+    }
+
+    /// A read ended well, so long after it was submitted.
+    pub fn on_completion(&mut self, now_ns: u64, latency_ns: u64) {
+        if let Wanted::Found(knee) = &mut self.wanted {
+            knee.on_completion(now_ns, latency_ns);
+        }
+        self.ceiling.recover(self.max);
+        self.largest = self.largest.max(self.limit());
+    }
+
+    /// Of so many in flight, the device refused these. What it took is the most from now on; half of what was asked
     /// for at the least, since others may have filled its queue for a moment.
     pub fn on_refusals(&mut self, in_flight: u32, refused: u32) {
         let taken = in_flight.saturating_sub(refused).max(in_flight / 2);
-        self.limit = taken.clamp(1, self.limit);
-        self.searching = false;
-        self.calm = Some(0);
+        self.ceiling = Ceiling { at: taken.clamp(1, self.ceiling.at), calm: Some(0) };
+        self.on_starved();
     }
+}
 
+impl Ceiling {
     /// Long after a refusal, an eighth more is tried: the others may be gone.
-    fn recover(&mut self) {
+    fn recover(&mut self, max: u32) {
         let Some(calm) = &mut self.calm else { return };
         *calm += 1;
-        if *calm >= CALM_ROUNDS * self.limit && self.limit < self.largest {
-            self.limit = (self.limit + self.limit / 8 + 1).min(self.largest);
+        if *calm >= CALM_ROUNDS * self.at && self.at < max {
+            self.at = (self.at + self.at / 8 + 1).min(max);
             *calm = 0;
         }
     }
@@ -131,27 +140,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_grows_while_that_helps() {
-        let mut depth = Depth::auto(None);
-        // A storage that serves 1,000 reads a second at 64, twice that at 128, and no more beyond.
-        let mut now_ns = 0;
-        for _ in 0..5_000 {
-            now_ns += 1_000_000_000 / (u64::from(depth.limit()) * 1_000 / 64).min(2_000);
-            depth.on_completion(now_ns);
-        }
-        assert_eq!(depth.limit(), 256, "one step beyond the knee is tried and kept");
-        let mut slow = Depth::auto(None);
-        for n in 0..5_000u64 {
-            slow.on_completion(n * 1_000_000);
-        }
-        assert_eq!(slow.limit(), 128);
-    }
-
-    #[test]
     fn the_queue_of_the_device_is_a_ceiling() {
-        assert_eq!(Depth::auto(Some(32)).limit(), 32);
+        assert_eq!(Depth::auto(Some(16)).limit(), 16);
         assert_eq!(Depth::auto(Some(0)).limit(), 1);
         assert_eq!(Depth::auto(Some(128)).max(), 128);
+        let mut depth = Depth::auto(Some(2));
+        (0..10_000).for_each(|n| depth.on_completion(n * 1_000, 1_000));
+        assert!((1..=2).contains(&depth.limit()));
+        assert_eq!(depth.limit_with(Some(0), 7), 2);
     }
 
     #[test]
@@ -161,12 +157,21 @@ mod tests {
         assert_eq!((depth.limit(), depth.largest()), (128, 256), "half at the least");
         depth.on_refusals(128, 1);
         assert_eq!(depth.limit(), 127);
-        (0..CALM_ROUNDS * 127).for_each(|n| depth.on_completion(u64::from(n)));
+        (0..CALM_ROUNDS * 127).for_each(|n| depth.on_completion(u64::from(n), 1));
         assert_eq!(depth.limit(), 143);
         // A queue that others have filled: everything is refused, again and again.
         (0..20).for_each(|_| depth.on_refusals(depth.limit(), depth.limit()));
         assert_eq!(depth.limit(), 1);
-        (0..100_000).for_each(|n| depth.on_completion(n));
+        (0..100_000).for_each(|n| depth.on_completion(n, 1));
         assert_eq!(depth.limit(), 256, "what was asked for, and never more");
+    }
+
+    #[test]
+    fn the_last_reads_go_together_and_a_stalled_one_leaves_its_place() {
+        let depth = Depth::auto(None);
+        assert_eq!(depth.limit_with(Some(1000), 0), INITIAL);
+        assert_eq!(depth.limit_with(Some(u64::from(INITIAL)), 0), AT_END * INITIAL);
+        assert_eq!(depth.limit_with(None, 3), INITIAL + 3);
+        assert_eq!(Depth::fixed(8).limit_with(Some(1), 3), 8);
     }
 }

@@ -13,6 +13,10 @@ pub struct Job {
     pub bytes: u32,
     /// Index of its stage.
     pub stage: u16,
+    /// Number of the planned read, as the feed counts them.
+    pub number: u64,
+    /// Whether it is no part of the plan.
+    pub extra: bool,
     /// Whether it is less than what was planned: the tail of a read that fell short, or a piece of one that failed.
     pub part: bool,
     /// The failed read that it is a piece of.
@@ -23,9 +27,18 @@ pub struct Job {
 
 impl Job {
     /// As planned.
-    pub fn from_plan(read: PlannedRead) -> Job {
+    pub fn from_plan(read: PlannedRead, number: u64) -> Job {
         let (offset, bytes) = (read.offset(), read.bytes());
-        Job { offset, bytes, stage: read.stage, part: false, cut: None, submitted_ns: 0 }
+        Job {
+            offset,
+            bytes,
+            stage: read.stage,
+            number,
+            extra: false,
+            part: false,
+            cut: None,
+            submitted_ns: 0,
+        }
     }
 
     /// The read that would still do it.
@@ -68,7 +81,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn job(offset: u64, bytes: u32) -> Job {
-        Job { offset, bytes, stage: 0, part: false, cut: None, submitted_ns: 0 }
+        Job { offset, bytes, stage: 0, number: 0, extra: false, part: false, cut: None, submitted_ns: 0 }
     }
 
     #[test]

@@ -7,7 +7,9 @@
 
 mod depth;
 mod failed;
+mod feed;
 mod job;
+mod knee;
 mod memory;
 mod outcome;
 mod pace;
@@ -18,6 +20,7 @@ mod uring;
 mod verify;
 
 pub use depth::{Depth, INITIAL as DEPTH_INITIAL, LIMIT as DEPTH_LIMIT, MAX as DEPTH_MAX};
+pub use feed::{Feed, Next};
 pub use outcome::{End, Outcome, StageOutcome, UNREADABLE_LISTED_MAX};
 pub use pace::Pace;
 pub use pread::PreadSource;
@@ -26,7 +29,7 @@ pub use source::{Completion, Priority, Request, Source};
 pub use uring::UringSource;
 pub use verify::{Check, Sample, Verdict, verify};
 
-use crate::plan::{PlannedRead, StagePlan};
+use crate::plan::StagePlan;
 use failed::Failed;
 use job::{Job, after_short};
 use std::collections::VecDeque;
@@ -60,6 +63,10 @@ const FAILURES_AT_END_MAX: u32 = 32;
 const REFUSED_PAUSE_NS: u64 = 1_000_000;
 /// So often in a row, ten seconds: it will not take any.
 const REFUSED_ALONE_MAX: u32 = 10_000;
+/// A read that takes this long, and many times the median, stalls: its place is given to another. The longest first
+/// reads that are no stall take some hundred milliseconds.
+const STALL_NS: u64 = 1_000_000_000;
+const STALL_MEDIANS: u64 = 8;
 
 /// Something to look at while it runs.
 pub trait Progress {
@@ -91,7 +98,7 @@ pub fn open(file: &File, slots: u32, read_bytes_max: u32) -> io::Result<Box<dyn 
 /// Reads everything that `reads` gives, in order, and says what came of it. What it did not take is left in `reads`.
 pub fn run<S: Source + ?Sized>(
     source: &mut S,
-    reads: impl Iterator<Item = PlannedRead>,
+    mut reads: impl Feed,
     options: Options,
     stop: &AtomicBool,
     progress: &mut dyn Progress,
@@ -114,10 +121,12 @@ pub fn run<S: Source + ?Sized>(
         failures_in_a_row: 0,
         refused_until_ns: 0,
         refused_alone: 0,
+        stalled: 0,
+        given: 0,
         source,
         options,
     };
-    let end = engine.run(reads, stop, progress);
+    let end = engine.run(&mut reads, stop, progress);
     engine.close(end)
 }
 
@@ -136,6 +145,10 @@ struct Loop<'a, S: Source + ?Sized> {
     failures_in_a_row: u32,
     refused_until_ns: u64,
     refused_alone: u32,
+    /// Reads in flight that stall.
+    stalled: u32,
+    /// Reads that the feed gave.
+    given: u64,
 }
 
 impl<S: Source + ?Sized> Loop<'_, S> {
@@ -143,31 +156,26 @@ impl<S: Source + ?Sized> Loop<'_, S> {
         (self.jobs.len() - self.free.len()) as u32
     }
 
-    fn run(
-        &mut self,
-        mut reads: impl Iterator<Item = PlannedRead>,
-        stop: &AtomicBool,
-        progress: &mut dyn Progress,
-    ) -> End {
+    fn run(&mut self, reads: &mut impl Feed, stop: &AtomicBool, progress: &mut dyn Progress) -> End {
         let mut done = Vec::with_capacity(self.jobs.len());
         let mut next_tick_ns = self.source.now_ns() + TICK_NS;
         loop {
             let now_ns = self.source.now_ns();
             if stop.load(Ordering::Relaxed) {
-                return self.drain(End::Stopped, &mut done);
+                return self.drain(End::Stopped, &mut done, reads);
             }
             if self.options.deadline_ns.is_some_and(|deadline| now_ns >= deadline) {
-                return self.drain(End::Deadline, &mut done);
+                return self.drain(End::Deadline, &mut done, reads);
             }
             if self.failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
-                return self.drain(End::DeviceGone, &mut done);
+                return self.drain(End::DeviceGone, &mut done, reads);
             }
-            let wake_ns = match self.fill(&mut reads, now_ns) {
+            let wake_ns = match self.fill(reads, now_ns) {
                 Ok(wake_ns) => wake_ns,
                 Err(error) => return End::Failed(error),
             };
             if self.outcome.device_gone {
-                return self.drain(End::DeviceGone, &mut done);
+                return self.drain(End::DeviceGone, &mut done, reads);
             }
             let nothing_left = self.retry.is_empty() && self.failed.is_empty() && self.exhausted;
             if self.in_flight() == 0 && nothing_left {
@@ -178,35 +186,43 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             if let Err(error) = self.source.wait(until_ns, &mut done) {
                 return End::Failed(error);
             }
-            self.handle_all(&mut done);
+            self.handle_all(&mut done, reads);
             if self.refused_alone >= REFUSED_ALONE_MAX {
                 return End::Failed(io::Error::from_raw_os_error(libc::EAGAIN));
             }
             let now_ns = self.source.now_ns();
             if now_ns >= next_tick_ns {
                 progress.tick(&self.outcome, self.in_flight(), now_ns);
+                self.stalled = self.count_stalled(now_ns);
                 next_tick_ns = now_ns + TICK_NS;
             }
         }
     }
 
-    /// Submits what depth and pace allow; says when to come back where the pace or a refusal holds it up.
-    fn fill(
-        &mut self,
-        reads: &mut impl Iterator<Item = PlannedRead>,
-        now_ns: u64,
-    ) -> io::Result<Option<u64>> {
+    /// Submits what depth, pace and feed allow; says when to come back where one of the latter holds it up.
+    fn fill(&mut self, reads: &mut impl Feed, now_ns: u64) -> io::Result<Option<u64>> {
         if self.refused_until_ns > now_ns {
             return Ok(Some(self.refused_until_ns));
         }
-        while self.in_flight() < self.options.depth.limit() {
+        while self.in_flight() < self.options.depth.limit_with(reads.left(), self.stalled) {
             if let Some(until_ns) = self.options.pace.wait_until_ns(now_ns) {
+                self.options.depth.on_starved();
                 return Ok(Some(until_ns));
             }
-            let Some(mut job) = self.next(reads, now_ns) else { return Ok(None) };
+            let mut job = match self.next(reads, now_ns) {
+                Ok(Some(job)) => job,
+                Ok(None) => return Ok(None),
+                Err(until_ns) => {
+                    self.options.depth.on_starved();
+                    return Ok(Some(until_ns));
+                }
+            };
             job.submitted_ns = now_ns;
             self.options.pace.take(now_ns, job.bytes);
-            self.outcome.stage(job.stage).started(now_ns);
+            self.options.depth.on_submission(now_ns);
+            if !job.extra {
+                self.outcome.stage(job.stage).started(now_ns);
+            }
             let slot = self.free.pop().expect("the depth is at most the number of slots");
             let idle = job.stage >= self.options.idle_from_stage;
             let priority = if idle { Priority::Idle } else { Priority::Normal };
@@ -217,24 +233,40 @@ impl<S: Source + ?Sized> Loop<'_, S> {
         Ok(None)
     }
 
-    /// What to read next: what was refused, then the plan, then what failed.
-    fn next(&mut self, reads: &mut impl Iterator<Item = PlannedRead>, now_ns: u64) -> Option<Job> {
+    fn count_stalled(&self, now_ns: u64) -> u32 {
+        let median_ns = self.outcome.latency_us.value_at_quantile(0.5) * 1_000;
+        let since_ns = now_ns.saturating_sub(STALL_NS.max(median_ns * STALL_MEDIANS));
+        self.jobs.iter().flatten().filter(|job| job.submitted_ns < since_ns).count() as u32
+    }
+
+    /// What to read next: what was refused, then the plan, then what failed; or the time at which the plan goes on.
+    fn next(&mut self, reads: &mut impl Feed, now_ns: u64) -> Result<Option<Job>, u64> {
         let block_bytes = self.options.block_bytes;
         if let Some(job) = self.retry.pop_front() {
-            return Some(job);
+            return Ok(Some(job));
         }
         if self.failed.is_full() {
             let piece = self.failed.next_piece(block_bytes, now_ns, &mut self.outcome);
             if piece.is_some() || self.failed.is_full() {
-                return piece;
+                return Ok(piece);
             }
         }
         if !self.exhausted {
-            match reads.next() {
-                Some(read) => return Some(Job::from_plan(read)),
-                None => self.exhausted = true,
+            match reads.next(now_ns, self.in_flight()) {
+                next @ (Next::Read(read) | Next::Extra(read)) => {
+                    self.given += 1;
+                    let extra = matches!(next, Next::Extra(_));
+                    return Ok(Some(Job { extra, ..Job::from_plan(read, self.given - 1) }));
+                }
+                Next::NotBefore(until_ns) => return Err(until_ns),
+                Next::End => self.exhausted = true,
             }
         }
+        Ok(self.next_failed(now_ns))
+    }
+
+    /// A piece of what failed, when all of the plan has ended.
+    fn next_failed(&mut self, now_ns: u64) -> Option<Job> {
         // Whether the device is gone or has bad blocks shows when the last of the plan has ended.
         if !self.halving && self.in_flight() > 0 {
             return None;
@@ -244,14 +276,14 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             return None;
         }
         self.halving = true;
-        self.failed.next_piece(block_bytes, now_ns, &mut self.outcome)
+        self.failed.next_piece(self.options.block_bytes, now_ns, &mut self.outcome)
     }
 
     /// Completions that came together; refusals among them say how much the device takes.
-    fn handle_all(&mut self, done: &mut Vec<Completion>) {
+    fn handle_all(&mut self, done: &mut Vec<Completion>, reads: &mut impl Feed) {
         let (were_in_flight, mut refused, mut last_ns) = (self.in_flight(), 0, 0);
         for completion in done.drain(..) {
-            refused += u32::from(self.handle(completion));
+            refused += u32::from(self.handle(completion, reads));
             last_ns = completion.at_ns;
         }
         if refused == 0 {
@@ -265,18 +297,25 @@ impl<S: Source + ?Sized> Loop<'_, S> {
     }
 
     /// One completion; whether the device refused the read.
-    fn handle(&mut self, completion: Completion) -> bool {
+    fn handle(&mut self, completion: Completion, reads: &mut impl Feed) -> bool {
         let Some(job) = self.jobs.get_mut(completion.slot as usize).and_then(Option::take) else {
             debug_assert!(false, "a completion for no read");
             return false;
         };
         self.free.push(completion.slot);
+        if job.extra {
+            return self.handle_extra(job, completion, reads);
+        }
         match completion.result {
             Ok(bytes) if bytes >= job.bytes => {
                 (self.failures_in_a_row, self.refused_alone) = (0, 0);
-                self.options.depth.on_completion(completion.at_ns);
+                let latency_ns = completion.at_ns.saturating_sub(job.submitted_ns);
+                self.options.depth.on_completion(completion.at_ns, latency_ns);
                 let whole = job.cut.is_none() || self.failed.piece_done(job, completion.at_ns);
                 self.outcome.done(&job, whole, completion.at_ns);
+                if whole {
+                    reads.done(job.number, latency_ns, completion.at_ns);
+                }
             }
             Ok(bytes) => match after_short(job, bytes, self.options.block_bytes) {
                 Some(left) => {
@@ -301,6 +340,18 @@ impl<S: Source + ?Sized> Loop<'_, S> {
         false
     }
 
+    fn handle_extra(&mut self, job: Job, completion: Completion, reads: &mut impl Feed) -> bool {
+        self.outcome.extra_reads += 1;
+        match completion.result {
+            Ok(bytes) if bytes >= job.bytes => {
+                let latency_ns = completion.at_ns.saturating_sub(job.submitted_ns);
+                reads.done(job.number, latency_ns, completion.at_ns);
+            }
+            _ => reads.failed(job.number),
+        }
+        completion.result == Err(libc::EAGAIN)
+    }
+
     fn fail(&mut self, job: Job, number: i32, at_ns: u64) {
         self.outcome.stage(job.stage).ended_ns = at_ns;
         if job.cut.is_some() {
@@ -313,25 +364,29 @@ impl<S: Source + ?Sized> Loop<'_, S> {
     }
 
     /// Submits nothing more; what is under way gets its grace.
-    fn drain(&mut self, end: End, done: &mut Vec<Completion>) -> End {
+    fn drain(&mut self, end: End, done: &mut Vec<Completion>, reads: &mut impl Feed) -> End {
         let until_ns = self.source.now_ns().saturating_add(GRACE_NS);
         while self.in_flight() > 0 && self.source.now_ns() < until_ns {
             if let Err(error) = self.source.wait(Some(until_ns), done) {
                 return End::Failed(error);
             }
-            self.handle_all(done);
+            self.handle_all(done, reads);
         }
         end
     }
 
     fn close(mut self, end: End) -> Outcome {
         let mut left = self.failed.close(&mut self.outcome);
-        left.extend(self.jobs.iter().flatten().chain(&self.retry).filter(|job| job.cut.is_none()));
+        left.extend(
+            self.jobs.iter().flatten().chain(&self.retry).filter(|job| job.cut.is_none() && !job.extra),
+        );
         self.outcome.left = left.into_iter().map(Job::to_plan).collect();
         self.outcome.finish(end, self.source.now_ns(), &self.options.depth);
         self.outcome
     }
 }
 
+#[cfg(test)]
+mod knee_tests;
 #[cfg(test)]
 mod tests;

@@ -62,6 +62,8 @@ pub struct Outcome {
     pub stages: Vec<StageOutcome>,
     /// Bytes read in all.
     pub bytes_read: u64,
+    /// Reads that were no part of the plan.
+    pub extra_reads: u64,
     /// Reads that were submitted again: refused, short, or cut in two.
     pub retries: u64,
     /// Blocks that could not be read.
@@ -94,6 +96,7 @@ impl Outcome {
             source,
             stages: Vec::new(),
             bytes_read: 0,
+            extra_reads: 0,
             retries: 0,
             errors: 0,
             unreadable: Vec::new(),

@@ -24,6 +24,11 @@ impl SimSource {
         &self.volume
     }
 
+    /// The volume, to change it.
+    pub fn volume_mut(&mut self) -> &mut ColdVolume {
+        &mut self.volume
+    }
+
     /// Lets virtual time pass to `now_ns`, from wherever it is.
     pub fn advance_to(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);

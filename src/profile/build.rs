@@ -15,7 +15,7 @@
 //! warm later than it would have been, and a profile has a fraction of the extents.
 
 use super::touches::{Run, Touches};
-use super::{EXTENTS_MAX, Entry, NAME_BYTES_MAX, Profile, RECORDINGS_MAX, Stage};
+use super::{CLUSTER_SECTORS, EXTENTS_MAX, Entry, NAME_BYTES_MAX, Profile, RECORDINGS_MAX, Stage};
 use crate::error::{Error, Kind, Result};
 use crate::extent::Extent;
 use crate::recording::{Recording, format};
@@ -24,9 +24,6 @@ use std::collections::BTreeMap;
 
 /// Stalls beyond so many times the mean count no more.
 const STALL_WEIGHT_MAX: u64 = 3;
-
-/// 128 KiB: the smallest unit of hydration that fits published rates (facts.md).
-const CLUSTER_SECTORS: u64 = 256;
 
 /// Stages whose order is known whatever the clocks of the recordings said.
 const STAGES_KNOWN: [&str; 4] = ["initrd", "sysinit", "ready", "later"];
@@ -75,7 +72,7 @@ pub fn from_touches(name: &str, touches: &Touches, options: Options) -> Result<P
             .hint(format!("a name has 1 to {NAME_BYTES_MAX} bytes and no control characters")));
     }
     if touches.regions.is_empty() {
-        return Err(refuse("the recordings hold no read")
+        return Err(refuse("the recordings hold no read, and no write that would wait for one")
             .hint("what is in the page cache is not read again: record a boot, or drop the caches first"));
     }
     if touches.sources.len() > RECORDINGS_MAX {

@@ -219,7 +219,7 @@ pub struct Compiled<'a> {
 impl<'a> Compiled<'a> {
     /// Checks the whole file's checksum and reads the header.
     pub fn open(bytes: &'a [u8]) -> Result<Compiled<'a>> {
-        let mut reader = Reader::new(unseal(bytes, MAGIC, VERSION, "a compiled profile")?);
+        let mut reader = Reader::new(unseal(bytes, MAGIC, VERSION, "a compiled profile")?.1);
         let name = reader.bytes(NAME_BYTES_MAX, "the length of the name")?;
         let name = text(&reader, name)?;
         let mut volume = None;

@@ -52,7 +52,7 @@ pub fn recording(id: &str, reads: &[(u64, u64, u64, u32)]) -> Recording {
     let mut reads = reads.to_vec();
     reads.sort_by_key(|read| read.2);
     let touches = reads.iter().map(|read| Packed::new(touch(read)).unwrap()).collect();
-    Recording { header, processes: vec!["init".into()], touches }
+    Recording { header, processes: vec!["init".into()], touches, own: Vec::new() }
 }
 
 /// Any recording on [`disk`]: reads and writes that may overlap and cross partitions, stages known and not.

@@ -17,6 +17,8 @@ use crate::recording::format::is_recording;
 use crate::volume::{Identity, Region};
 use std::collections::HashSet;
 
+/// What is kept together: 128 KiB, the smallest unit of hydration that fits published rates (facts.md).
+const CLUSTER_SECTORS: u64 = 256;
 /// Extents in one profile; a recording of 4 million touches merges to fewer.
 pub const EXTENTS_MAX: usize = 4 << 20;
 /// Stages in one profile.

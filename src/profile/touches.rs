@@ -5,9 +5,9 @@
 //! form: runs in order of address, never adjacent with the same value. So it does not matter in which order or
 //! how often recordings are merged. Not here: which stage wins and what is warmed first, see the builder.
 
-use super::STAGES_MAX;
+use super::{CLUSTER_SECTORS, STAGES_MAX};
 use crate::error::{Error, Result};
-use crate::extent::Extent;
+use crate::extent::{Extent, ExtentSet};
 use crate::recording::{Flags, Recording, Touch};
 use crate::volume::Identity;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -68,7 +68,8 @@ pub struct Touches {
 }
 
 impl Touches {
-    /// The reads of one recording. What was written or discarded first is no reason to warm.
+    /// The reads of one recording, and the writes that cover a cluster in part: those wait until the storage has fetched
+    /// the rest of it (facts.md). What was written whole, or discarded first, is no reason to warm.
     pub fn of(recording: &Recording) -> Result<Touches> {
         let header = &recording.header;
         let source = Source { events: header.events, lost: header.lost() };
@@ -88,7 +89,8 @@ impl Touches {
 
         let layout = Layout::of(header.volume.as_ref());
         let mut regions: BTreeMap<Option<String>, Vec<Run>> = BTreeMap::new();
-        for touch in recording.touches().filter(is_read) {
+        let written = written(recording);
+        for touch in recording.touches().filter(|touch| is_read(touch) || is_write(touch)) {
             // What came before the first mark belongs to the first stage.
             let mark = marks.partition_point(|(from_us, _)| *from_us <= touch.time_us).saturating_sub(1);
             let used = Use {
@@ -96,10 +98,16 @@ impl Touches {
                 stall_us: touch.latency_us.unwrap_or(0),
                 stages: marks[mark].1,
             };
-            layout.split(touch.extent, |key, extent| match regions.get_mut(key) {
-                Some(runs) => runs.push(Run { extent, used }),
-                None => drop(regions.insert(key.clone(), vec![Run { extent, used }])),
-            });
+            let mut add = |extent| {
+                layout.split(extent, |key, extent| match regions.get_mut(key) {
+                    Some(runs) => runs.push(Run { extent, used }),
+                    None => drop(regions.insert(key.clone(), vec![Run { extent, used }])),
+                });
+            };
+            match is_read(&touch) {
+                true => add(touch.extent),
+                false => in_part(touch.extent, &written).for_each(add),
+            }
         }
         for runs in regions.values_mut() {
             runs.sort_by_key(|run| run.extent);
@@ -167,6 +175,24 @@ fn check_stages(stages: &BTreeMap<String, u64>) -> Result<()> {
 
 fn is_read(touch: &Touch) -> bool {
     touch.flags.has(Flags::READ) && !touch.flags.has(Flags::WRITE) && !touch.flags.has(Flags::DISCARD)
+}
+
+fn is_write(touch: &Touch) -> bool {
+    touch.flags.has(Flags::WRITE) && !touch.flags.has(Flags::READ) && !touch.flags.has(Flags::DISCARD)
+}
+
+/// All that a recording wrote first.
+fn written(recording: &Recording) -> ExtentSet {
+    recording.touches().filter(is_write).map(|touch| touch.extent).collect()
+}
+
+/// The pieces of a write that lie in clusters which are not written throughout.
+fn in_part(extent: Extent, written: &ExtentSet) -> impl Iterator<Item = Extent> {
+    let cluster = |number: u64| Extent::at(number * CLUSTER_SECTORS, CLUSTER_SECTORS);
+    let clusters = extent.units(CLUSTER_SECTORS).filter_map(cluster);
+    clusters
+        .filter(|cluster| !written.covers(*cluster))
+        .filter_map(move |cluster| cluster.intersection(extent))
 }
 
 /// Runs in order of start, brought into the one form.

@@ -113,6 +113,7 @@ impl Intake {
         match event.what {
             What::Issue if self.own_threads.contains(&event.pid) => {
                 self.own += 1;
+                Extent::at(event.sector, event.sectors.into()).into_iter().for_each(|own| self.log.own(own));
                 if self.own_in_flight.len() < OWN_MAX {
                     self.own_in_flight.insert(event.sector);
                 }

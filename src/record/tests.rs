@@ -27,6 +27,7 @@ fn own_requests_are_left_out_and_counted() {
     let recording = intake.log.finish(Header::default());
     let touches: Vec<_> = recording.touches().map(|touch| (touch.extent.start(), touch.latency_us)).collect();
     assert_eq!(touches, [(64, Some(2))]);
+    assert_eq!(recording.own, [Extent::at(8, 8).unwrap()]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Holds: what [`decode`] gives passes [`validate`], so every reader may rely on it; no count is believed before
 //! the bytes for it are there. The bytes are described in profiles/FORMATS.md.
 
-use super::{Flags, Header, PROCESSES_MAX, Packed, Recording, TIME_US_MAX, TOUCHES_MAX, Touch};
+use super::{Flags, Header, OWN_MAX, PROCESSES_MAX, Packed, Recording, TIME_US_MAX, TOUCHES_MAX, Touch};
 use crate::codec::{Reader, put_bytes, put_varint, seal, unseal, unzigzag, zigzag};
 use crate::error::{Context, Error, Result};
 use crate::extent::Extent;
@@ -11,7 +11,7 @@ use crate::extent::Extent;
 /// What a recording's file starts with. The first byte is no text, the last two tell a mangled line end.
 pub const MAGIC: &[u8; 8] = b"\x89EPWR\r\n\x1a";
 /// Version of the format.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of the JSON header: 129 regions and 4,096 CPUs take a tenth of it.
 pub const HEADER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a process name; the kernel keeps 15.
@@ -41,6 +41,7 @@ pub fn encode(recording: &Recording) -> Vec<u8> {
         sorted.sort_by_key(|packed| packed.time_us());
         put_touches(&mut body, sorted.iter().map(|packed| packed.unpack()));
     }
+    put_own(&mut body, &recording.own);
     seal(MAGIC, VERSION, &body)
 }
 
@@ -57,6 +58,16 @@ fn put_touches(body: &mut Vec<u8>, touches: impl Iterator<Item = Touch>) {
     }
 }
 
+fn put_own(body: &mut Vec<u8>, own: &[Extent]) {
+    put_varint(body, own.len() as u64);
+    let mut end = 0;
+    for extent in own {
+        put_varint(body, extent.start() - end);
+        put_varint(body, extent.sectors());
+        end = extent.end();
+    }
+}
+
 /// Whether bytes claim to be a recording.
 pub fn is_recording(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
@@ -64,7 +75,7 @@ pub fn is_recording(bytes: &[u8]) -> bool {
 
 /// The recording in a file's bytes. The error names what is wrong and where, the caller adds the path.
 pub fn decode(bytes: &[u8]) -> Result<Recording> {
-    let body = unseal(bytes, MAGIC, VERSION, "a recording")?;
+    let (version, body) = unseal(bytes, MAGIC, VERSION, "a recording")?;
     let mut reader = Reader::new(body);
     let header = reader.bytes(HEADER_BYTES_MAX, "the header's length")?;
     let header: Header =
@@ -85,12 +96,28 @@ pub fn decode(bytes: &[u8]) -> Result<Recording> {
         (time_us, end) = (touch.time_us, touch.extent.end());
         touches.push(Packed::new(touch).ok_or_else(|| reader.error("a touch is too long"))?);
     }
+    // Version 1 had none.
+    let own = if version >= 2 { read_own(&mut reader)? } else { Vec::new() };
     if reader.left() > 0 {
         return Err(reader.error("bytes are left over"));
     }
-    let recording = Recording { header, processes, touches };
+    let recording = Recording { header, processes, touches, own };
     validate(&recording)?;
     Ok(recording)
+}
+
+fn read_own(reader: &mut Reader<'_>) -> Result<Vec<Extent>> {
+    let count = reader.varint_max(OWN_MAX.min(reader.left() / 2) as u64, "the number of own extents")?;
+    let mut own = Vec::with_capacity(count as usize);
+    let mut end = 0u64;
+    for _ in 0..count {
+        let (gap, sectors) = (reader.varint()?, reader.varint()?);
+        let extent = end.checked_add(gap).and_then(|start| Extent::at(start, sectors));
+        let extent = extent.ok_or_else(|| reader.error("an own extent is empty or overflows"))?;
+        end = extent.end();
+        own.push(extent);
+    }
+    Ok(own)
 }
 
 fn read_touch(reader: &mut Reader<'_>, time_us: u64, end: u64) -> Result<Touch> {
@@ -150,6 +177,9 @@ pub fn validate(recording: &Recording) -> Result<()> {
             return refuse(format!("touch {number} ends at sector {end}, the volume has {sectors}"));
         }
     }
+    if let Some(own) = recording.own.iter().find(|own| own.end() > sectors) {
+        return refuse(format!("an own extent ends at sector {}, the volume has {sectors}", own.end()));
+    }
     Ok(())
 }
 
@@ -196,6 +226,7 @@ mod tests {
             },
             processes: vec!["init".into(), "sh".into(), "?".into()],
             touches: touches.into_iter().map(|touch| Packed::new(touch).unwrap()).collect(),
+            own: vec![Extent::at(16, 8).unwrap(), Extent::at(24, 1).unwrap()],
         }
     }
 
@@ -250,13 +281,31 @@ mod tests {
     }
 
     #[test]
+    fn absurd_own_extents_are_named() {
+        let header = serde_json::to_vec(&small().header).unwrap();
+        let file = |rest: &[u64]| {
+            let mut body = Vec::new();
+            put_bytes(&mut body, &header);
+            [&[0, 0], rest].concat().iter().for_each(|value| put_varint(&mut body, *value));
+            decode(&seal(MAGIC, 2, &body)).unwrap_err().full_text()
+        };
+        assert!(file(&[1 << 40]).contains("number of own extents"));
+        assert!(file(&[1, 5, 0]).contains("empty"));
+        assert!(file(&[1, u64::MAX, 8]).contains("overflows"));
+        assert!(file(&[1, 0, 8, 9]).contains("left over"));
+        assert!(file(&[]).contains("too early"));
+        assert!(file(&[1, 1 << 43, 8]).contains("the volume has"));
+    }
+
+    #[test]
     fn absurd_counts_and_foreign_values_are_named() {
         let header = serde_json::to_vec(&small().header).unwrap();
         let file = |rest: &[u64]| {
             let mut body = Vec::new();
             put_bytes(&mut body, &header);
             rest.iter().for_each(|value| put_varint(&mut body, *value));
-            decode(&seal(MAGIC, VERSION, &body)).unwrap_err().full_text()
+            // As version 1 has it: what follows the touches is left over.
+            decode(&seal(MAGIC, 1, &body)).unwrap_err().full_text()
         };
         assert!(file(&[u64::MAX]).contains("number of processes"));
         assert!(file(&[0, 1 << 40]).contains("number of touches"));

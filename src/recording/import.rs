@@ -87,7 +87,8 @@ impl Ranges {
             events: self.count,
             ..Header::default()
         };
-        let recording = Recording { header, processes: vec![self.tool], touches: self.touches };
+        let recording =
+            Recording { header, processes: vec![self.tool], touches: self.touches, own: Vec::new() };
         format::validate(&recording)?;
         Ok(recording)
     }

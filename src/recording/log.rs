@@ -1,6 +1,6 @@
 //! From issues and completions to first touches.
 
-use super::{Flags, Header, PROCESSES_MAX, Packed, Recording, TOUCHES_MAX, Touch};
+use super::{Flags, Header, OWN_MAX, PROCESSES_MAX, Packed, Recording, TOUCHES_MAX, Touch};
 use crate::extent::{Extent, ExtentSet};
 use std::collections::HashMap;
 
@@ -19,6 +19,7 @@ struct InFlight {
 #[derive(Debug, Default)]
 pub struct TouchLog {
     seen: ExtentSet,
+    own: ExtentSet,
     touches: Vec<Packed>,
     processes: Vec<String>,
     process_ids: HashMap<String, u16>,
@@ -70,6 +71,13 @@ impl TouchLog {
         }
     }
 
+    /// A request of the recorder's own was sent.
+    pub fn own(&mut self, extent: Extent) {
+        if self.own.len() < OWN_MAX {
+            self.seen.missing_from(extent).into_iter().for_each(|piece| _ = self.own.insert(piece));
+        }
+    }
+
     /// The request that starts at a sector was completed.
     pub fn complete(&mut self, time_us: u64, start: u64) {
         self.events += 1;
@@ -90,11 +98,12 @@ impl TouchLog {
     pub fn finish(mut self, mut header: Header) -> Recording {
         header.events = self.events;
         header.overflowed = self.overflowed;
+        let own: Vec<Extent> = self.own.iter().take(OWN_MAX).collect();
         // Given back first: sorting takes memory of its own.
         (self.seen, self.in_flight) = (ExtentSet::new(), HashMap::new());
         // An importer's events need not be in order; the recorder's are.
         self.touches.sort_by_key(|packed| packed.time_us());
-        Recording { header, processes: self.processes, touches: self.touches }
+        Recording { header, processes: self.processes, touches: self.touches, own }
     }
 
     fn process_id(&mut self, name: &str) -> u16 {
@@ -136,6 +145,18 @@ mod tests {
         assert_eq!((touches[0].extent, touches[0].latency_us), (at(0, 8), Some(30)));
         assert_eq!((touches[1].extent, touches[1].latency_us), (at(8, 4), Some(49)));
         assert_eq!(recording.header.events, 6);
+    }
+
+    #[test]
+    fn the_recorders_own_requests_are_kept_apart_and_hide_nothing() {
+        let mut log = TouchLog::new();
+        log.issue(10, at(0, 8), Flags::READ, "init");
+        log.own(at(4, 8));
+        log.own(at(100, 8));
+        log.issue(20, at(100, 8), Flags::READ, "init");
+        let recording = log.finish(Header::default());
+        assert_eq!(recording.own, [at(8, 4), at(100, 8)]);
+        assert_eq!(recording.touches().map(|touch| touch.extent).collect::<Vec<_>>(), [at(0, 8), at(100, 8)]);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 /// More first touches than this are counted as lost: 4 million of 4 KiB are 16 GiB, far beyond any boot.
 pub const TOUCHES_MAX: usize = 4 << 20;
+/// Extents of the recorder's own requests; further ones are counted only. It reads its program and a page or two.
+pub const OWN_MAX: usize = 1 << 16;
 /// Process names in one recording; further ones are stored as `?`.
 pub const PROCESSES_MAX: usize = 4096;
 
@@ -116,7 +118,7 @@ pub struct Header {
     /// First touches that did not fit in memory.
     #[serde(default)]
     pub overflowed: u64,
-    /// The recorder's own operations, left out.
+    /// The recorder's own operations, left out of the touches.
     #[serde(default)]
     pub own: u64,
     /// Stages in order; the first touch before the first mark belongs to the first stage.
@@ -140,6 +142,9 @@ pub struct Recording {
     pub processes: Vec<String>,
     /// First touches in order of time.
     pub touches: Vec<Packed>,
+    /// What the recorder itself read and the boot had not touched by then, in order of address: it explains what the
+    /// volume hydrated, and is no reason to warm.
+    pub own: Vec<Extent>,
 }
 
 impl Recording {

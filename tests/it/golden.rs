@@ -9,8 +9,17 @@ use ebs_prewarm::recording::{Flags, Header, Packed, Recording, StageMark, Touch,
 use ebs_prewarm::volume::{Identity, Partition};
 use std::path::PathBuf;
 
+fn path_of(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// A file of a version that is not written any more.
+fn old(name: &str) -> Vec<u8> {
+    std::fs::read(path_of(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
 fn golden(name: &str, bytes_now: &[u8]) -> Vec<u8> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let path = path_of(name);
     if std::env::var("EBS_PREWARM_GOLDEN").is_ok_and(|value| value == "write") {
         std::fs::write(&path, bytes_now).unwrap();
     }
@@ -73,6 +82,7 @@ fn recording() -> Recording {
             touch(264_192, 64, 9_100_000, None, Flags::READ, 2),
             touch(300_000, 16, 9_200_000, Some(900), Flags::WRITE.with(Flags::SYNC), 1),
         ],
+        own: vec![Extent::at(400_000, 24).unwrap(), Extent::at(400_064, 8).unwrap()],
     }
 }
 
@@ -102,7 +112,13 @@ fn profile() -> Profile {
 
 #[test]
 fn golden_recording_of_version_1() {
-    let bytes = golden("recording.v1", &format::encode(&recording()));
+    let bytes = old("recording.v1");
+    assert_eq!(format::decode(&bytes).unwrap(), Recording { own: Vec::new(), ..recording() });
+}
+
+#[test]
+fn golden_recording_of_version_2() {
+    let bytes = golden("recording.v2", &format::encode(&recording()));
     assert_eq!(format::decode(&bytes).unwrap(), recording());
 }
 

@@ -3,6 +3,7 @@
 mod bench;
 mod fiemap;
 mod golden;
+mod install;
 mod lab;
 mod lab_life;
 mod probe;

@@ -1,11 +1,12 @@
 """Cases of no harm: whatever is wrong, the node gets ready, and no later than without us.
 
-Holds: each case is one boot, and says what it expects of the warmer's report. How late is too late is judged against
-the cold boots of the same run: the worst of them and 2 %.
+Holds: each case says what it expects of the warmer's report. How late is too late is judged against the cold boots of
+the same run: by medians over several rounds, and by no more than noise where there is one round.
 """
 
 import json
 import random
+import statistics
 
 from . import image
 from .cpio import laid_over
@@ -13,16 +14,23 @@ from .shell import run, say
 
 PROFILE = "etc/ebs-prewarm/boot.bin"
 SCRIPTS = "scripts/init-top"
-# Promised: no later than a cold boot and 2 %.
+# Promised: no later than a cold boot and 2 %, at the median.
 LATER_MAX = 1.02
+# What one boot differs from another by on a machine that is shared.
+NOISE = 0.15
 
 
 class Case:
     """What is done to a boot, and what must come of it."""
 
-    def __init__(self, name, end, *, prepare=None, sets=(), words=(), quick=False, variants=image.VARIANTS, **machine):
+    def __init__(self, name, end, *, prepare=None, sets=(), words=(), quick=False, variants=image.VARIANTS, errors=0,
+                 controlled=False, **machine):
         self.name, self.end, self.prepare, self.sets, self.words = name, end, prepare, sets, words
         self.quick, self.variants, self.machine = quick, variants, machine
+        # Blocks that the report must count as unreadable, at least.
+        self.errors = errors
+        # Whether a cold boot suffers from it too, so that it is held against cold boots of its kind.
+        self.controlled = controlled
 
 
 def files_over(make):
@@ -58,7 +66,8 @@ def of_another_image(lab, profile):
 
 def with_unreadable(lab, profile):
     text = profile.with_suffix(".yaml").read_text()
-    lines = "".join(f"  0 1 {unit * 1024 - image.PARTITION_START // 512} 8 1 1\n" for unit in unused_units(lab))
+    last = text.rstrip("\n").rsplit("\n", 1)[1].split()[0]
+    lines = "".join(f"  {last} 1 {unit * 1024 - image.PARTITION_START // 512} 8 1 1\n" for unit in unused_units(lab))
     return compiled(lab, text.rstrip("\n") + "\n" + lines, "unreadable")
 
 
@@ -82,7 +91,8 @@ def unused_units(lab, count=24):
 
 def unreadable(lab, case, initrd, profile):
     prepared = profile_over(with_unreadable)(lab, case, initrd, profile)
-    prepared["sets"] = ["eio_units=" + ",".join(str(unit) for unit in unused_units(lab))]
+    # By sectors: where the image has a hole there is no fetch that could fail.
+    prepared["sets"] = ["eio_sectors=" + ",".join(f"{unit * 1024}+8" for unit in unused_units(lab))]
     return prepared
 
 
@@ -131,8 +141,8 @@ CASES = [
     Case("profile-corrupted", "refused", prepare=profile_over(corrupted), quick=True),
     Case("profile-truncated", "refused", prepare=profile_over(truncated)),
     Case("profile-of-another-image", "refused", prepare=profile_over(of_another_image)),
-    Case("units-unreadable", "complete", prepare=unreadable),
-    Case("stall-60s", "complete", sets=["stall_fetch=200"]),
+    Case("units-unreadable", "complete", prepare=unreadable, errors=24 * 8),
+    Case("stall-60s", "complete", sets=["stall_fetch=200"], controlled=True),
     Case("warmer-killed", None, prepare=files_over(killer), quick=True, variants=DEBIAN),
     Case("disk-grown", "complete", prepare=disk_changed(grown)),
     Case("partition-moved", "complete", prepare=disk_changed(moved)),
@@ -152,29 +162,57 @@ def check(lab, initrd, profile, names, cold_times):
         chosen = [case for case in CASES if case.quick]
     else:
         chosen = [case for case in CASES if names == "all" or case.name in names.split(",")]
-    known = [time for time in cold_times if time is not None]
-    limit = max(known) * LATER_MAX if known else None
-    results = []
-    for case in chosen:
-        if lab.image.variant not in case.variants:
-            continue
-        prepared = {"initrd": initrd, **(case.prepare(lab, case, initrd, profile) if case.prepare else {})}
-        boot = lab.boot(
-            f"case-{case.name}", prepared["initrd"], case.words, lab.options.seed,
-            [*case.sets, *prepared.get("sets", [])], disk=prepared.get("disk"), **case.machine,
-        )
-        report = boot.json("ebs-prewarm/initramfs.json")
-        end = report["end"] if report else None
-        wrong = []
-        if boot.ready_s is None:
-            wrong.append(f"not ready: {boot.why}")
-        elif limit and boot.ready_s > limit and case.name != "stall-60s":
-            wrong.append(f"ready after {boot.ready_s:.2f} s, later than {limit:.2f} s")
-        if end != case.end:
-            wrong.append(f"the report says {end}, not {case.end}")
-        results.append({"case": case.name, "ready_s": boot.ready_s, "end": end,
-                        "error": report.get("error") if report else None, "wrong": wrong})
-        say(f"case {case.name}: " + ("; ".join(wrong) or "holds"))
-        if prepared.get("disk"):
-            prepared["disk"].unlink()
+    chosen = [case for case in chosen if lab.image.variant in case.variants]
+    rounds = lab.options.case_rounds
+    prepared = {case.name: {"initrd": initrd, **(case.prepare(lab, case, initrd, profile) if case.prepare else {})}
+                for case in chosen}
+    boots = {case.name: [] for case in chosen}
+    controls = {case.name: [] for case in chosen if case.controlled}
+    for number in range(rounds):
+        for case in chosen:
+            boots[case.name].append(one(lab, case, prepared[case.name], number))
+            if case.controlled:
+                controls[case.name].append(control(lab, case, number))
+    results = [judged(case, boots[case.name], limit_of(controls.get(case.name, cold_times), rounds)) for case in chosen]
+    for made in prepared.values():
+        if made.get("disk"):
+            made["disk"].unlink()
     return results
+
+
+def limit_of(cold_times, rounds):
+    known = [time for time in cold_times if time is not None]
+    if not known:
+        return None
+    return max(known) * (1 + NOISE) if rounds == 1 else statistics.median(known) * LATER_MAX
+
+
+def control(lab, case, number):
+    """Seconds to ready of a cold boot with the same fault and without us."""
+    return lab.boot(f"case-{case.name}-cold-{number + 1}", lab.image.initrds["plain"], ["ebs_prewarm=off"],
+                    lab.options.seed + number, case.sets).ready_s
+
+
+def one(lab, case, prepared, number):
+    boot = lab.boot(
+        f"case-{case.name}-{number + 1}", prepared["initrd"], case.words, lab.options.seed + number,
+        [*case.sets, *prepared.get("sets", [])], disk=prepared.get("disk"), **case.machine,
+    )
+    report = boot.json("ebs-prewarm/initramfs.json") or {}
+    return {"ready_s": boot.ready_s, "why": boot.why, "end": report.get("end"), "error": report.get("error"),
+            "errors": report.get("totals", {}).get("errors", 0)}
+
+
+def judged(case, boots, limit):
+    """What came of a case's boots. The limit is for their median: one boot is no measure of 2 %."""
+    ready = [boot["ready_s"] for boot in boots if boot["ready_s"] is not None]
+    median = statistics.median(ready) if ready else None
+    wrong = [f"not ready: {boot['why']}" for boot in boots if boot["ready_s"] is None]
+    if limit and median and median > limit:
+        wrong.append(f"ready after {median:.2f} s, later than {limit:.2f} s")
+    wrong += [f"the report says {boot['end']}, not {case.end}" for boot in boots if boot["end"] != case.end]
+    wrong += [f"{boot['errors']} unreadable blocks in the report, not {case.errors}" for boot in boots
+              if boot["errors"] < case.errors]
+    say(f"case {case.name}: " + ("; ".join(wrong) or "holds"))
+    return {"case": case.name, "ready_s": median, "times_s": ready, "end": boots[0]["end"],
+            "error": boots[0]["error"], "limit_s": limit, "wrong": wrong}

@@ -43,3 +43,41 @@ def summary(boots):
         of_medians = recovered(modes["cold"]["median_s"], figures["median_s"], modes["warm"]["median_s"])
         figures["recovered_of_medians"] = None if of_medians is None else round(of_medians, 3)
     return modes
+
+
+def warmed(report):
+    """From a warmer's report, in seconds since the kernel started: its first read, and when the last unit of each stage
+    was warm."""
+    if not report or report["end"] == "refused":
+        return None
+    first_s = report["first_read_uptime_s"]
+    done = {stage["name"]: round(first_s + stage["started_s"] + stage["elapsed_s"], 3)
+            for stage in report["stages"] if stage["started_s"] is not None}
+    return {"end": report["end"], "first_read_s": round(first_s, 3), "stage_warm_s": done,
+            "latency_us_p50": report["latency_us"]["p50"], "depth": report["depth"]}
+
+
+def warmed_median(boots):
+    """By kind of boot: the median moments of the warmer's first read and of the last unit of stage `ready`."""
+    medians = {}
+    for mode in {boot["mode"] for boot in boots}:
+        each = [boot["warmed"] for boot in boots if boot["mode"] == mode and boot["warmed"]]
+        ready = [one["stage_warm_s"]["ready"] for one in each if "ready" in one["stage_warm_s"]]
+        if ready:
+            medians[mode] = {"first_read_s": statistics.median(one["first_read_s"] for one in each),
+                             "ready_warm_s": statistics.median(ready)}
+    return medians
+
+
+def overlap(profile, boots):
+    """How much of each boot's units the profile has, how much of the profile each boot touches, and the cosine of both
+    sets, as the paper in facts.md counts it; medians over boots."""
+    each = []
+    for touched in map(set, boots):
+        both = len(profile & touched)
+        if touched and profile:
+            each.append((both / len(touched), both / len(profile), both / (len(touched) * len(profile)) ** 0.5))
+    if not each:
+        return None
+    names = ("boot_in_profile", "profile_in_boot", "cosine")
+    return {name: round(statistics.median(values), 4) for name, values in zip(names, zip(*each))}

@@ -145,7 +145,13 @@ def build(variant, binary):
         say(f"image {variant}: initramfs without ebs-prewarm")
         initramfs(variant, root, directory / "initrd.plain", None, None)
         say(f"image {variant}: filesystem")
-        make_disk(variant, root, directory / "disk.raw")
+        made = directory / "disk.made"
+        make_disk(variant, root, made)
+        # What mkfs reserves without writing it shows as a hole until somebody has read it. In a copy it is one for good,
+        # as in a snapshot.
+        run("cp", "--sparse=auto", made, directory / "disk.raw")
+        made.unlink()
+        run("sync", directory / "disk.raw")
 
     path = made_once(cache_root() / f"image-{variant}-{digest(variant, below.parent.name, *recipe)}", make)
     forget_old(cache_root(), f"image-{variant}", 2)

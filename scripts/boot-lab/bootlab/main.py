@@ -16,10 +16,19 @@ from . import cases, figures, image, machine, reference, show
 from .cold import ColdVolume
 from .shell import LabError, run, say
 
+OFF = "ebs_prewarm=off"
+# Kinds of boot, and what is added to the kernel's command line; those with the warmer in the initramfs are named after
+# the order of their profile.
+WORDS = {
+    "warm": [OFF], "cold": [OFF], "recorded": reference.BOOT_RING, "fio": ["node.fio", OFF],
+    "ebs-prewarm": [], "history": [], "address": [],
+}
+ORDERS = {"ebs-prewarm": "stall", "history": "history", "address": "address"}
 MODES = ("warm", "cold", "fio", "ebs-prewarm")
-EXAMPLE = """example:
+EXAMPLE = """examples:
   scripts/boot-lab/run --quick
   scripts/boot-lab/run --variant ext4 --model gp3 --rounds 5 --output results
+  scripts/boot-lab/run --model scarce --modes warm,cold,ebs-prewarm,history,address
 
 Needs root, QEMU and debootstrap. Images are kept in $EBS_PREWARM_CACHE (/var/cache/ebs-prewarm-boot-lab)."""
 
@@ -34,10 +43,10 @@ def arguments(argv):
     add("--variant", choices=image.VARIANTS, default="ext4", help="filesystem and what makes the initramfs")
     add("--model", default="gp3", help="how the volume behaves: gp3, io2, slow, scarce, ... or a file")
     add("--rounds", type=int, help="boots of each kind, interleaved (5, or 1 with --quick)")
-    add("--modes", default=",".join(MODES), help="kinds of boot, of: " + ", ".join(MODES))
-    add("--order", default="stall", help="order within a stage: stall, history, address")
+    add("--modes", default=",".join(MODES), help="kinds of boot, of: " + ", ".join(WORDS))
     add("--seed", type=int, default=1, help="of the first round's volume; each round has its own")
     add("--cases", default="", help="cases of no harm after the rounds: all, quick, or their names")
+    add("--case-rounds", type=int, default=1, help="boots of each case; the median is held against that of cold boots")
     add("--profile", type=pathlib.Path, help="a compiled profile, instead of recording a reference boot")
     add("--output", type=pathlib.Path, default=image.REPOSITORY / "target/boot-lab", help="folder for results")
     add("--expect", type=float, help="fail where less than this is recovered")
@@ -61,17 +70,22 @@ class Lab:
         with ColdVolume(self.host, disk or self.image.disk, self.options.model, seed, sets) as cold:
             boot = machine.boot(self.image, initrd, [*self.words, *words], cold, device)
         keep(self.output / "boots" / name, boot)
-        warmed = boot.json("ebs-prewarm/initramfs.json") or boot.json("ebs-prewarm/warm.json")
+        warmed = report_of(boot)
         touched = len(boot.stats["touched"])
         state = f"ready after {boot.ready_s:.2f} s" if boot.ready_s is not None else f"NOT READY: {boot.why}"
         say(f"{name}: {state}, {touched} units fetched" + (f"; warmed: {told(warmed)}" if warmed else ""))
         return boot
 
-    def initrd(self, profile):
+    def initrd(self, profile, mode="ebs-prewarm"):
         """The initramfs that the distribution makes with our hook and this profile in place."""
-        path = self.output / "initrd.ebs-prewarm"
-        say("initramfs with ebs-prewarm and the profile")
+        path = self.output / f"initrd.{mode}"
+        say(f"initramfs with {profile.name}")
         return image.initramfs(self.image.variant, self.image.root, path, self.static, profile)
+
+
+def report_of(boot):
+    """What the warmer said, of whichever began."""
+    return boot.json("ebs-prewarm/initramfs.json") or boot.json("ebs-prewarm/warm.json")
 
 
 def told(report):
@@ -102,22 +116,22 @@ def binaries():
     return image.REPOSITORY / "target/release/ebs-prewarm", max(built, key=lambda path: path.stat().st_mtime)
 
 
-def measure(lab, initrd):
+def measure(lab, modes, initrds):
     """The rounds. The order turns, so that no kind of boot always has the machine's better minute."""
     options = lab.options
-    modes = [mode for mode in options.modes.split(",") if mode]
     rounds = options.rounds or (1 if options.quick else 5)
     times, boots = {mode: [] for mode in modes}, []
     for number in range(rounds):
         turn = number % len(modes)
         for mode in modes[turn:] + modes[:turn]:
-            words = {"fio": ["node.fio", "ebs_prewarm=off"], "ebs-prewarm": []}.get(mode, ["ebs_prewarm=off"])
             sets = ["warm_units=1.0"] if mode == "warm" else []
-            chosen = initrd if mode == "ebs-prewarm" else lab.image.initrds["plain"]
-            boot = lab.boot(f"round-{number + 1}-{mode}", chosen, words, options.seed + number, sets)
+            chosen = initrds.get(mode, lab.image.initrds["plain"])
+            boot = lab.boot(f"round-{number + 1}-{mode}", chosen, WORDS[mode], options.seed + number, sets)
             times[mode].append(boot.ready_s)
             boots.append({"round": number + 1, "mode": mode, "ready_s": boot.ready_s, "why": boot.why,
-                          "fetched_units": len(boot.stats["touched"]), "counters": boot.stats["counters"]})
+                          "fetched_units": len(boot.stats["touched"]), "counters": boot.stats["counters"],
+                          "warmed": figures.warmed(report_of(boot)),
+                          "touched": [touch["unit"] for touch in boot.stats["touched"]]})
             save(lab, {"boots": boots})
     return times, boots
 
@@ -141,24 +155,34 @@ def main(argv):
 
 def work(lab):
     options = lab.options
-    result = {"schema": 1, "variant": options.variant, "model": options.model, "order": options.order,
-              "quick": options.quick, "image": lab.image.directory.name, "started": int(time.time())}
+    modes = [mode for mode in options.modes.split(",") if mode]
+    unknown = [mode for mode in modes if mode not in WORDS]
+    if unknown:
+        raise LabError(f"failed to find kind of boot `{unknown[0]}`: known are {', '.join(WORDS)}")
+    result = {"schema": 1, "variant": options.variant, "model": options.model, "quick": options.quick,
+              "image": lab.image.directory.name, "started": int(time.time())}
+    orders = {mode: ORDERS[mode] for mode in ["ebs-prewarm", *modes] if mode in ORDERS}
     if options.profile:
-        profile = options.profile.resolve()
+        profiles = {mode: options.profile.resolve() for mode in orders}
     else:
-        profile, result["reference"] = reference.record(lab)
-    initrd = lab.initrd(profile)
-    times, boots = measure(lab, initrd)
+        profiles, result["reference"] = reference.record(lab, orders)
+    profile = profiles["ebs-prewarm"]
+    initrds = {mode: lab.initrd(path, mode) for mode, path in profiles.items()}
+    times, boots = measure(lab, modes, initrds)
     result["modes"] = figures.summary(times)
     result["boots"] = boots
+    result["warmed"] = figures.warmed_median(boots)
+    units = reference.units(lab, profile)
+    result["overlap"] = figures.overlap(units, [boot["touched"] for boot in boots if boot["mode"] == "cold"])
     result["profile_bytes"] = profile.stat().st_size
     result["title"] = f"Seconds from kernel start to ready: {options.variant}, {options.model}"
     save(lab, result)
     (lab.output / "boots.svg").write_text(show.plot(result))
     print(show.table(result))
+    print(show.notes(result), end="")
     wanted = options.cases or ("quick" if options.quick else "")
     if wanted and wanted != "none":
-        result["cases"] = cases.check(lab, initrd, profile, wanted, times.get("cold", []))
+        result["cases"] = cases.check(lab, initrds["ebs-prewarm"], profile, wanted, times.get("cold", []))
         save(lab, result)
         print("\n" + show.cases(result["cases"]))
     print(f"\nresults, plot and each boot's files: {lab.output}")

@@ -11,8 +11,9 @@ BOOT_RING = [
 ]
 
 
-def record(lab):
-    """Boots once with the recorder on. Returns the compiled profile, and what is to be said of it."""
+def record(lab, orders):
+    """Boots once with the recorder on. Returns compiled profiles, one for each of `orders`, {kind of boot: order}, and
+    what is to be said of the recording."""
     say("reference boot, recorded")
     boot = lab.boot("reference", lab.image.initrds["plain"], BOOT_RING, lab.options.seed + 1000)
     recording = lab.output / "boot.rec"
@@ -20,12 +21,15 @@ def record(lab):
         raise LabError(f"failed to record the reference boot: no recording came out\n{boot.console[-2000:]}")
     recording.write_bytes(boot.files["boot.rec"])
     compared = compare(lab, boot, recording)
-    profile = lab.output / "boot.bin"
-    built = build(lab, [recording], profile)
+    profiles, built = {}, None
+    for mode, order in orders.items():
+        profiles[mode] = lab.output / ("boot.bin" if mode == "ebs-prewarm" else f"{mode}.bin")
+        built = build(lab, [recording], profiles[mode], order)
     share = compared["coverage"]
-    say(f"recorded {compared['recorded']} of {compared['touched']} units ({share:.2%}), {len(compared['extra'])} extra; "
-        f"profile of {profile.stat().st_size} bytes")
-    return profile, {"ready_s": boot.ready_s, "compared": compared, "profile": built}
+    say(f"touched {compared['touched']} units, {compared['before']} before the recording; recorded {compared['recorded']}, "
+        f"{compared['own']} by the recorder alone, {len(compared['missing'])} missing ({share:.2%}), "
+        f"{len(compared['extra'])} extra; profile of {profiles['ebs-prewarm'].stat().st_size} bytes")
+    return profiles, {"ready_s": boot.ready_s, "compared": compared, "profile": built}
 
 
 def compare(lab, boot, recording):
@@ -34,9 +38,16 @@ def compare(lab, boot, recording):
     return json.loads(run(lab.host, "--json", "lab", "compare", stats, recording))
 
 
-def build(lab, recordings, profile):
+def build(lab, recordings, profile, order):
     people = profile.with_suffix(".yaml")
-    built = run(lab.host, "--json", "profile", "build", "--order", lab.options.order, "--name",
+    built = run(lab.host, "--json", "profile", "build", "--order", order, "--name",
                 f"boot-lab-{lab.options.variant}", "-o", people, *recordings)
     run(lab.host, "--json", "profile", "compile", "-o", profile, people)
     return json.loads(built)
+
+
+def units(lab, profile):
+    """The units that a profile names, on the image."""
+    shown = json.loads(run(lab.host, "--json", "profile", "show", profile))
+    extents = [extent for stage in shown["stages"] for extent in stage["extents"]]
+    return {unit for start, sectors in extents for unit in range(start // 1024, (start + sectors + 1023) // 1024)}

@@ -10,8 +10,12 @@ NAMES = {
     "cold": "cold",
     "fio": "cold, documented fio line",
     "ebs-prewarm": "cold, ebs-prewarm",
+    "history": "cold, in the order of history",
+    "address": "cold, in the order of addresses",
+    "recorded": "cold, recorded",
 }
-COLOURS = {"warm": "#4c9f70", "cold": "#9a9a9a", "fio": "#d08c3c", "ebs-prewarm": "#3b6fb6"}
+COLOURS = {"warm": "#4c9f70", "cold": "#9a9a9a", "fio": "#d08c3c", "ebs-prewarm": "#3b6fb6", "history": "#7a6fb6",
+           "address": "#b66f9a", "recorded": "#777777"}
 
 
 def seconds(value):
@@ -44,11 +48,23 @@ def table(result):
     return "\n".join(lines)
 
 
+def notes(result):
+    """What else is to be said of the boots, a line each."""
+    lines = []
+    for mode, moments in result["warmed"].items():
+        lines.append(f"{NAMES.get(mode, mode)}: first read {seconds(moments['first_read_s'])} after kernel start, all of "
+                     f"stage `ready` warm after {seconds(moments['ready_warm_s'])}")
+    if overlap := result["overlap"]:
+        lines.append(f"of a boot's units the profile has {overlap['boot_in_profile']:.2%}, of the profile's a boot touches "
+                     f"{overlap['profile_in_boot']:.2%}; cosine {overlap['cosine']:.3f}")
+    return "".join(line + "\n" for line in lines)
+
+
 def plot(result):
     """A line for each kind of boot, a dot for each boot, a bar at the median; seconds since the kernel started."""
     modes = result["modes"]
     most = max((figures["max_s"] or 0 for figures in modes.values()), default=0) or 1
-    left, width, row, top = 210, 520, 44, 46
+    left, width, row, top = 240, 520, 44, 46
     x = lambda value: left + width * value / (most * 1.05)
     height = top + row * len(modes) + 40
     parts = [

@@ -1,9 +1,10 @@
 #!/bin/bash
 # Takes the static binary and the compiled profile into the initramfs, and the unit that starts it there.
-# Without a profile there is nothing to warm, and nothing is taken in.
+# Without a profile there is nothing to warm, and nothing is taken in. An empty profile says that one will come: the
+# binary is taken in, and `place-profile` lays the profile beside it without another initramfs.
 
 check() {
-    [[ -r ${dracutsysrootdir-}/etc/ebs-prewarm/boot.bin ]] || return 1
+    [[ -e ${dracutsysrootdir-}/etc/ebs-prewarm/boot.bin ]] || return 1
     [[ ! -e ${dracutsysrootdir-}/etc/ebs-prewarm/off ]] || return 1
     [[ -x ${dracutsysrootdir-}$(binary) ]] || return 1
     return 0
@@ -25,9 +26,15 @@ binary() {
 install() {
     # dracut_install and inst bring the libraries of a binary that is not static.
     inst "$(binary)" /usr/sbin/ebs-prewarm
-    inst_simple /etc/ebs-prewarm/boot.bin
-    # shellcheck disable=SC2154 # Set by dracut.
-    inst_simple "$moddir/ebs-prewarm-initramfs.service" "$systemdsystemunitdir/ebs-prewarm-initramfs.service"
+    if [[ -s ${dracutsysrootdir-}/etc/ebs-prewarm/boot.bin ]]; then
+        inst_simple /etc/ebs-prewarm/boot.bin
+    fi
+    local unit
+    for unit in ebs-prewarm-initramfs ebs-prewarm-initramfs-off; do
+        # shellcheck disable=SC2154 # Set by dracut.
+        inst_simple "$moddir/$unit.service" "$systemdsystemunitdir/$unit.service"
+    done
     # shellcheck disable=SC2154
     $SYSTEMCTL -q --root "$initdir" add-wants sysinit.target ebs-prewarm-initramfs.service
+    $SYSTEMCTL -q --root "$initdir" add-wants initrd.target ebs-prewarm-initramfs-off.service
 }

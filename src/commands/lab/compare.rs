@@ -4,7 +4,7 @@ use crate::commands::common::read_file;
 use crate::commands::output::Output;
 use crate::error::{Context, Result};
 use crate::extent::{Extent, ExtentSet};
-use crate::lab::{Image, Stats};
+use crate::lab::{FirstTouch, Image, Stats};
 use crate::recording::{Flags, Recording, format};
 use crate::units::SECTOR_BYTES;
 use clap::Args;
@@ -34,11 +34,17 @@ pub struct CompareArgs {
 struct Comparison {
     /// Cold units that the emulator saw touched.
     touched: u64,
-    /// Those of them that the recording has.
+    /// Those of them that were touched before the recording began, by a boot loader or the kernel: out of its reach.
+    before: u64,
+    /// Those that were touched when it had ended.
+    after: u64,
+    /// Those that the recording has as touched by the boot.
     recorded: u64,
-    /// The share of them.
+    /// Those that only the recorder itself touched, and says so.
+    own: u64,
+    /// Of those that were touched while it recorded, the share that it has.
     coverage: f64,
-    /// Units that were touched and are not in the recording, in order of their touch.
+    /// Units that were touched while it recorded and are not in the recording, in order of their touch.
     missing: Vec<u64>,
     /// Units that were read by the recording and were not touched, and are not such as the snapshot does not hold.
     /// A write may go elsewhere, to a snapshot of the emulated disk, and touch nothing.
@@ -48,6 +54,10 @@ struct Comparison {
     /// Those that were only written.
     written_only: u64,
 }
+
+/// The recorder's clock and the emulator's are compared at the touches that both saw; this much of an error is left,
+/// since a touch is seen first by the one and then by the other.
+const CLOCK_NS: i64 = 50_000_000;
 
 /// Compares.
 pub fn run(args: CompareArgs, output: Output) -> Result<()> {
@@ -61,35 +71,74 @@ pub fn run(args: CompareArgs, output: Output) -> Result<()> {
     output.print(&compare(&stats, &recording, &holes), Comparison::text)
 }
 
-fn compare(stats: &Stats, recording: &Recording, holes: &ExtentSet) -> Comparison {
-    let unit_sectors = stats.model.unit_bytes / SECTOR_BYTES;
-    // By unit: whether it was read.
-    let mut recorded: BTreeMap<u64, bool> = BTreeMap::new();
+/// What a recording knows of a unit.
+struct Seen {
+    /// When it was touched first.
+    at_ns: i64,
+    /// When it was read first.
+    read_ns: Option<i64>,
+}
+
+/// By unit.
+fn seen(recording: &Recording, unit_sectors: u64) -> BTreeMap<u64, Seen> {
+    let mut units: BTreeMap<u64, Seen> = BTreeMap::new();
+    // In order of time.
     for touch in recording.touches() {
+        let at_ns = touch.time_us as i64 * 1_000;
+        let read_ns = touch.flags.has(Flags::READ).then_some(at_ns);
         for unit in touch.extent.units(unit_sectors) {
-            *recorded.entry(unit).or_default() |= touch.flags.has(Flags::READ);
+            let seen = units.entry(unit).or_insert(Seen { at_ns, read_ns });
+            seen.read_ns = seen.read_ns.or(read_ns);
         }
     }
+    units
+}
+
+/// What the emulator's clock shows when the recorder's shows 0, at the median of what both saw.
+fn clock_ns(stats: &Stats, seen: &BTreeMap<u64, Seen>) -> Option<i64> {
+    let both = |touch: &FirstTouch| Some(touch.at_ns as i64 - seen.get(&touch.unit)?.at_ns);
+    let mut distances: Vec<i64> = stats.touched.iter().filter_map(both).collect();
+    distances.sort_unstable();
+    distances.get(distances.len() / 2).copied()
+}
+
+fn compare(stats: &Stats, recording: &Recording, holes: &ExtentSet) -> Comparison {
+    let unit_sectors = stats.model.unit_bytes / SECTOR_BYTES;
+    let seen = seen(recording, unit_sectors);
+    let header = &recording.header;
+    let own: BTreeSet<u64> = recording.own.iter().flat_map(|extent| extent.units(unit_sectors)).collect();
+    let clock_ns = clock_ns(stats, &seen);
+    let mut found = Comparison { touched: stats.touched.len() as u64, ..Comparison::default() };
+    for FirstTouch { unit, at_ns } in &stats.touched {
+        let recorder_ns = clock_ns.map(|clock_ns| *at_ns as i64 - clock_ns);
+        if seen.contains_key(unit) {
+            found.recorded += 1;
+        } else if own.contains(unit) {
+            found.own += 1;
+        } else if recorder_ns.is_some_and(|at_ns| at_ns < header.from_us as i64 * 1_000 - CLOCK_NS) {
+            found.before += 1;
+        } else if recorder_ns.is_some_and(|at_ns| at_ns > header.until_us as i64 * 1_000 + CLOCK_NS) {
+            found.after += 1;
+        } else {
+            found.missing.push(*unit);
+        }
+    }
+    let within = found.touched - found.before - found.after;
+    found.coverage = 1.0 - found.missing.len() as f64 / within.max(1) as f64;
     let touched: BTreeSet<u64> = stats.touched.iter().map(|touch| touch.unit).collect();
-    let is_hole = |unit: &u64| {
+    let is_hole = |unit: u64| {
         let place = Extent::at(unit * unit_sectors, unit_sectors);
         place.is_some_and(|place| holes.covers(place))
     };
-    let order = stats.touched.iter().map(|touch| touch.unit);
-    let missing: Vec<u64> = order.filter(|unit| !recorded.contains_key(unit)).collect();
-    let found = touched.len() - missing.len();
-    let read_units = recorded.iter().filter(|(_, read)| **read).map(|(unit, _)| unit);
-    let extra = read_units.filter(|unit| !touched.contains(unit) && !is_hole(unit));
-    let read = recorded.values().filter(|read| **read).count();
-    Comparison {
-        touched: touched.len() as u64,
-        recorded: found as u64,
-        coverage: if touched.is_empty() { 1.0 } else { found as f64 / touched.len() as f64 },
-        missing,
-        extra: extra.copied().collect(),
-        read: read as u64,
-        written_only: (recorded.len() - read) as u64,
-    }
+    // The statistics were taken at some moment, and the recorder may have gone on.
+    let counted =
+        |read_ns: i64| clock_ns.is_none_or(|clock_ns| read_ns + clock_ns < stats.now_ns as i64 - CLOCK_NS);
+    let reads = seen.iter().filter_map(|(unit, seen)| Some((*unit, seen.read_ns?)));
+    found.read = reads.clone().count() as u64;
+    found.written_only = seen.len() as u64 - found.read;
+    let unseen = reads.filter(|(unit, read_ns)| !touched.contains(unit) && counted(*read_ns));
+    found.extra = unseen.map(|(unit, _)| unit).filter(|unit| !is_hole(*unit)).collect();
+    found
 }
 
 impl Comparison {
@@ -104,10 +153,14 @@ impl Comparison {
             }
         };
         format!(
-            "touched    {} units\nrecorded   {} of them, {:.2} %; {} units read, {} only written\n\
-             missing    {}\nextra      {}\n",
+            "touched    {} units, {} before the recording began and {} when it had ended\n\
+             recorded   {}, and {} by the recorder alone: {:.2} % of those in between; {} units read, {} only \
+             written\nmissing    {}\nextra      {}\n",
             self.touched,
+            self.before,
+            self.after,
             self.recorded,
+            self.own,
             self.coverage * 100.0,
             self.read,
             self.written_only,
@@ -123,26 +176,51 @@ mod tests {
     use crate::cold::{ColdVolume, Model, Op};
     use crate::recording::{Header, TouchLog};
 
-    #[test]
-    fn what_is_missing_what_is_extra_and_what_the_snapshot_does_not_hold() {
-        let at = |unit: u64| Extent::at(unit * 1024 + 16, 8).unwrap();
+    fn at(unit: u64) -> Extent {
+        Extent::at(unit * 1024 + 16, 8).unwrap()
+    }
+
+    /// The emulator's clock starts 2 s after the recorder's. Each unit is touched at its second.
+    fn volume(touches: &[(u64, u64)]) -> Stats {
         let mut law = ColdVolume::new(Model::named("io2").unwrap(), 1 << 17, 4, ExtentSet::new());
-        for unit in [9, 3, 5] {
-            law.submit(0, unit, Op::Read, at(unit));
+        for (unit, at_s) in touches {
+            law.submit((at_s - 2) * 1_000_000_000, *unit, Op::Read, at(*unit));
         }
         while law.pop_due(u64::MAX).is_some() {}
+        Stats::of(&law, 4, 8_000_000_000)
+    }
+
+    #[test]
+    fn what_is_missing_what_is_extra_and_what_the_snapshot_does_not_hold() {
+        let stats = volume(&[(9, 6), (3, 4), (5, 5), (7, 6)]);
         let mut log = TouchLog::new();
-        log.issue(1, at(3), Flags::READ, "init");
-        log.issue(2, at(5), Flags::WRITE, "init");
-        log.issue(3, at(20), Flags::READ, "init");
-        log.issue(4, at(30), Flags::READ, "init");
-        log.issue(5, at(40), Flags::WRITE, "init");
-        let recording = log.finish(Header::default());
+        log.issue(4_000_000, at(3), Flags::READ, "init");
+        log.issue(5_000_000, at(5), Flags::WRITE, "init");
+        log.issue(6_000_000, at(20), Flags::READ, "init");
+        log.issue(6_000_000, at(30), Flags::READ, "init");
+        log.issue(6_000_000, at(40), Flags::WRITE, "init");
+        log.own(at(7));
+        let recording = log.finish(Header { from_us: 1, until_us: 20_000_000, ..Header::default() });
         let mut holes = ExtentSet::new();
         holes.insert(Extent::new(30 * 1024, 31 * 1024).unwrap());
-        let found = compare(&Stats::of(&law, 4, 9), &recording, &holes);
-        assert_eq!((found.touched, found.recorded, found.read, found.written_only), (3, 2, 3, 2));
+        let found = compare(&stats, &recording, &holes);
+        assert_eq!((found.touched, found.recorded, found.own), (4, 2, 1));
+        assert_eq!((found.read, found.written_only), (3, 2));
         assert_eq!((found.missing.as_slice(), found.extra.as_slice()), ([9].as_slice(), [20].as_slice()));
-        assert!(found.text().contains("66.67 %"), "{}", found.text());
+        assert!(found.text().contains("75.00 %"), "{}", found.text());
+    }
+
+    #[test]
+    fn what_only_one_of_both_could_see_is_told_apart() {
+        let stats = volume(&[(1, 2), (3, 4), (5, 5), (9, 9)]);
+        let mut log = TouchLog::new();
+        log.issue(4_000_000, at(3), Flags::READ, "init");
+        log.issue(5_000_000, at(5), Flags::READ, "init");
+        // The statistics are of second 10.
+        log.issue(10_500_000, at(20), Flags::READ, "init");
+        let recording = log.finish(Header { from_us: 3_000_000, until_us: 8_000_000, ..Header::default() });
+        let found = compare(&stats, &recording, &ExtentSet::new());
+        assert_eq!((found.before, found.recorded, found.after, found.coverage), (1, 2, 1, 1.0));
+        assert_eq!((found.missing.len(), found.extra.len()), (0, 0));
     }
 }

@@ -30,12 +30,12 @@ proptest! {
     }
 
     #[test]
-    fn each_sector_read_is_warmed_once(list in prop::collection::vec(recordings(), 1..4), kind in 0usize..3) {
+    fn each_sector_touched_is_warmed_once(list in prop::collection::vec(recordings(), 1..4), kind in 0usize..3) {
         let order = [Order::Stall, Order::History, Order::Address][kind];
         if let Ok(profile) = build("p", &list, with(order)) {
             let mut want = std::collections::BTreeSet::new();
             for touch in list.iter().flat_map(|r| r.touches().collect::<Vec<_>>()) {
-                if touch.flags == crate::recording::Flags::READ {
+                if touch.flags != crate::recording::Flags::DISCARD {
                     want.extend(touch.extent.start()..touch.extent.end());
                 }
             }
