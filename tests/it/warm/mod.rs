@@ -7,6 +7,7 @@ mod devices;
 mod faults;
 mod good;
 mod kernel;
+mod known;
 mod limits;
 mod measure;
 mod outputs;
