@@ -10,6 +10,7 @@ mod kernel;
 mod known;
 mod limits;
 mod measure;
+mod once;
 mod outputs;
 mod profiles;
 mod signals;
