@@ -12,9 +12,12 @@ pub mod engine;
 pub mod error;
 pub mod extent;
 pub mod files;
+pub mod findings;
 #[cfg(feature = "lab")]
 pub mod lab;
 pub mod plan;
+#[cfg(feature = "report")]
+pub mod probe;
 pub mod process;
 pub mod profile;
 pub mod record;

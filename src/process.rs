@@ -43,12 +43,28 @@ pub fn terminate(child: &std::process::Child) {
     unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
 }
 
+/// Asks a child that leads a process group, and all of that group, to end; with `force` it is not asked.
+pub fn terminate_group(child: &std::process::Child, force: bool) {
+    let signal = if force { libc::SIGKILL } else { libc::SIGTERM };
+    // SAFETY: plain numbers; the id is the child's own as long as nobody waited for it.
+    unsafe { libc::kill(-(child.id() as libc::pid_t), signal) };
+}
+
 /// Processor seconds of this process, user and system.
 pub fn cpu_s() -> f64 {
+    usage_s(libc::RUSAGE_SELF)
+}
+
+/// Processor seconds of this process and of all that it has waited for.
+pub fn cpu_with_children_s() -> f64 {
+    usage_s(libc::RUSAGE_SELF) + usage_s(libc::RUSAGE_CHILDREN)
+}
+
+fn usage_s(whose: libc::c_int) -> f64 {
     // SAFETY: the kernel fills in a zeroed struct of its own.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        libc::getrusage(whose, &mut usage);
         usage
     };
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;

@@ -11,8 +11,12 @@ mod demo;
 mod lab;
 #[cfg(feature = "people")]
 mod man;
+#[cfg(feature = "report")]
+mod measured;
 mod output;
 mod plan;
+#[cfg(feature = "report")]
+mod probe;
 #[cfg(feature = "people")]
 mod profile;
 mod progress;
@@ -44,6 +48,8 @@ enum Verb {
     Warm(warm::WarmArgs),
     Plan(plan::PlanArgs),
     #[cfg(feature = "report")]
+    Probe(probe::ProbeArgs),
+    #[cfg(feature = "report")]
     Bench(bench::BenchArgs),
     /// The cold-volume emulator: an image that behaves like a volume made from a snapshot
     #[cfg(feature = "lab")]
@@ -66,6 +72,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Verb::Record(args) => record::run(args, output),
         #[cfg(feature = "people")]
         Verb::Profile(args) => profile::run(args, output),
+        #[cfg(feature = "report")]
+        Verb::Probe(args) => probe::run(args, output),
         #[cfg(feature = "report")]
         Verb::Bench(args) => bench::run(args, output),
         #[cfg(feature = "lab")]

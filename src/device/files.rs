@@ -7,7 +7,7 @@ use super::fiemap::{self, Place};
 use super::sysfs::{self, Disk};
 use super::{DeviceNumber, whole_disk};
 use crate::error::{Context, Error, Result};
-use crate::extent::Extent;
+use crate::extent::{Extent, ExtentSet};
 use crate::units::SECTOR_BYTES;
 use serde::Serialize;
 use std::ffi::CString;
@@ -89,6 +89,24 @@ pub fn map(root: &Path, paths: &[PathBuf]) -> Result<Mapped> {
     }
     let (walk, _) = walk.ok_or_else(|| Error::usage("failed to map paths: none was named"))?;
     Ok(Mapped { disk: walk.disk, extents: walk.extents, counts: walk.counts })
+}
+
+/// What of an image file is written, in its own sectors; `None` where its filesystem does not tell, or all of it is.
+pub fn written(file: &File) -> Option<ExtentSet> {
+    let bytes = file.metadata().ok().filter(Metadata::is_file)?.len();
+    let mut written = ExtentSet::new();
+    fiemap::each(file, |piece| {
+        // Allocated and never written reads as zeroes; whatever else it is, somebody wrote it.
+        let length = piece.length.min(bytes.saturating_sub(piece.offset));
+        if let Some(extent) =
+            Extent::of_bytes(piece.offset, length).filter(|_| piece.place != Place::Unwritten)
+        {
+            written.insert(extent);
+        }
+    })
+    .ok()?;
+    let whole = Extent::of_bytes(0, bytes)?;
+    (!written.covers(whole)).then_some(written)
 }
 
 /// The disk that a filesystem lies on, and where on it.
@@ -266,6 +284,17 @@ fn open(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_of_an_image_is_what_its_filesystem_has_for_it() {
+        use std::os::unix::fs::FileExt;
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(8 << 20).unwrap();
+        file.write_all_at(&[1; 4096], 1 << 20).unwrap();
+        let Some(written) = written(&file) else { return };
+        assert!(written.overlaps(Extent::of_bytes(1 << 20, 4096).unwrap()));
+        assert!(written.sectors() * SECTOR_BYTES < 1 << 20, "{written:?}");
+    }
 
     #[test]
     fn what_lies_on_no_disk_is_refused_with_a_remedy() {

@@ -10,12 +10,15 @@ pub mod filesystem;
 mod fsmap;
 mod ioctl;
 mod load;
+pub mod nvme;
+pub mod storage;
 mod sysfs;
 pub mod table;
 
 pub use load::{Load, Requests};
+pub use storage::Storage;
 use sysfs::queue_requests;
-pub use sysfs::{DeviceNumber, auto, disks, whole_disk};
+pub use sysfs::{DeviceNumber, Traffic, auto, disks, traffic, whole_disk};
 
 use crate::error::{Context, Error, Result};
 use crate::extent::{Extent, ExtentSet};
@@ -111,6 +114,15 @@ impl Device {
         self.number.and_then(|number| queue_requests(root, number))
     }
 
+    /// What `/sys` knows of the volume: nothing is read of it.
+    pub fn named(&self, root: &Path) -> Identity {
+        let mut identity = Identity::of_size(self.sectors);
+        if let Some(number) = self.number {
+            (identity.serial, identity.model) = sysfs::serial_and_model(root, number);
+        }
+        identity
+    }
+
     /// Bytes of the longest request that its disk takes: a longer read is several of them.
     pub fn request_bytes(&self, root: &Path) -> u64 {
         self.number.and_then(|number| sysfs::request_bytes(root, number)).unwrap_or(u64::MAX)
@@ -130,6 +142,19 @@ impl Device {
         sysfs::serial_and_model(root, self.number?).0
     }
 
+    /// What it can be recognised by when it is met again, given what is known of it: its serial, else its partition
+    /// table or filesystem, which is read now if it was not before.
+    pub fn recognised(&self, root: &Path, known: Identity) -> Identity {
+        if known.serial.is_some() || known.is_bound() {
+            return known;
+        }
+        let named = self.named(root);
+        if named.serial.is_some() {
+            return named;
+        }
+        self.identity(root, |_| false).unwrap_or(known)
+    }
+
     /// What the volume can be recognised by. `wanted` says of which partitions, by PARTUUID, the filesystem is
     /// looked up: on a cold volume each look-up is a first read.
     pub fn identity(&self, root: &Path, wanted: impl Fn(&str) -> bool) -> Result<Identity> {
@@ -140,10 +165,7 @@ impl Device {
         let head =
             read(0, head_bytes).context(|| format!("failed to read the partition table of `{shown}`"))?;
         let table = table::parse(&head, self.block_bytes);
-        let mut identity = Identity { sectors: self.sectors, ..Identity::default() };
-        if let Some(number) = self.number {
-            (identity.serial, identity.model) = sysfs::serial_and_model(root, number);
-        }
+        let mut identity = self.named(root);
         match table {
             Some(table) => {
                 identity.table_uuid = Some(table.uuid);

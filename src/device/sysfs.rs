@@ -1,6 +1,7 @@
 //! What `/sys` and `/proc` know of a disk: its whole disk, serial and model, and which one carries `/`.
 
 use crate::error::{Context, Error, Result};
+use crate::units::SECTOR_BYTES;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -109,7 +110,8 @@ fn slaves(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn read(path: &Path) -> Option<String> {
+/// A file of one line, without the blanks around it.
+pub(super) fn read(path: &Path) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_string())
@@ -120,6 +122,38 @@ pub fn serial_and_model(root: &Path, number: DeviceNumber) -> (Option<String>, O
     let Ok(dir) = root.join(format!("sys/dev/block/{number}")).canonicalize() else { return (None, None) };
     let serial = read(&dir.join("device/serial")).or_else(|| read(&dir.join("serial")));
     (serial, read(&dir.join("device/model")))
+}
+
+/// The kernel's own name of a device, such as `nvme0n1`.
+pub(super) fn kernel_name(root: &Path, number: DeviceNumber) -> Option<String> {
+    let dir = root.join(format!("sys/dev/block/{number}")).canonicalize().ok()?;
+    dir.file_name()?.to_str().map(str::to_string)
+}
+
+/// What passed through a disk since it appeared, whoever asked for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests that ended, after merging.
+    pub reads: u64,
+    pub read_bytes: u64,
+    pub writes: u64,
+    pub written_bytes: u64,
+    /// Requests under way.
+    pub in_flight: u64,
+}
+
+/// Of a disk, where the kernel counts it (`Documentation/block/stat.rst` of Linux: fields 1, 3, 5, 7 and 9).
+pub fn traffic(root: &Path, number: DeviceNumber) -> Option<Traffic> {
+    let text = read(&root.join(format!("sys/dev/block/{number}/stat")))?;
+    let fields: Vec<u64> = text.split_whitespace().map_while(|field| field.parse().ok()).collect();
+    let sectors = |index: usize| fields.get(index)?.checked_mul(SECTOR_BYTES);
+    Some(Traffic {
+        reads: *fields.first()?,
+        read_bytes: sectors(2)?,
+        writes: *fields.get(4)?,
+        written_bytes: sectors(6)?,
+        in_flight: *fields.get(8)?,
+    })
 }
 
 /// Requests that the queue of a whole disk takes at once.
@@ -248,6 +282,20 @@ mod tests {
         let dev = root.path().join("dev");
         assert_eq!(disks(root.path()), [dev.join("cciss/c0d0"), dev.join("nvme0n1"), dev.join("nvme1n1")]);
         assert!(disks(Path::new("/nonexistent")).is_empty());
+    }
+
+    #[test]
+    fn traffic_is_what_the_kernel_counts() {
+        let root = tree(EXT4);
+        let number = "259:0".parse().unwrap();
+        assert_eq!(traffic(root.path(), number), None);
+        let stat = root.path().join("sys/devices/nvme0n1/stat");
+        fs::write(&stat, "  100  2  800  9   7  1  64  5   3  11  12  0 0 0 0 4 5\n").unwrap();
+        let expected =
+            Traffic { reads: 100, read_bytes: 800 * 512, writes: 7, written_bytes: 64 * 512, in_flight: 3 };
+        assert_eq!(traffic(root.path(), number), Some(expected));
+        fs::write(&stat, "1 2 x\n").unwrap();
+        assert_eq!(traffic(root.path(), number), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::engine::{Feed, Next};
 use crate::extent::Extent;
 use crate::plan::{Mode, Plan, PlannedRead};
 use crossbeam_channel::Receiver;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How soon a feed that is paused, or waits for answers, is asked again.
@@ -63,8 +63,8 @@ enum Work {
     Planned(u64, PlannedRead),
     /// Known to be warm.
     Again,
-    /// Planned, and out of its turn.
-    Spread(u64),
+    /// All over the plan, and no part of it.
+    Spread,
     /// Planned, and failed: it may be read in parts, after the rest.
     PutOff(u64),
 }
@@ -83,9 +83,8 @@ pub struct WarmFeed<'a> {
     journal: &'a mut Journal,
     warmth: Warmth,
     /// Reads all over the plan, to be given before others.
-    spread: VecDeque<(u64, PlannedRead)>,
-    /// Given out of its turn, one bit a read; empty where none was.
-    early: Vec<u64>,
+    spread: Vec<PlannedRead>,
+    spread_again: bool,
     /// Read by the boot, one bit a unit.
     seen_units: Vec<u64>,
     surroundings: Surroundings<'a>,
@@ -119,8 +118,8 @@ impl<'a> WarmFeed<'a> {
             under_way: HashMap::new(),
             journal,
             warmth: if known { Warmth::known_cold() } else { Warmth::new(surroundings.warm_ns) },
-            spread: VecDeque::new(),
-            early: Vec::new(),
+            spread: Vec::new(),
+            spread_again: false,
             seen_units: vec![0; units.div_ceil(64) as usize],
             surroundings,
             gate: Gate::default(),
@@ -143,16 +142,16 @@ impl<'a> WarmFeed<'a> {
 
     /// The planned reads that were not given out and are not done.
     pub fn left_over(self) -> impl Iterator<Item = PlannedRead> {
-        let WarmFeed { reads, journal, next, seen_units, plan, early, .. } = self;
+        let WarmFeed { reads, journal, next, seen_units, plan, .. } = self;
         let unit_sectors = plan.unit_sectors();
         let is_left = move |(number, read): &(u64, PlannedRead)| {
-            !journal.is_done(*number) && !bit(&early, *number) && !bit(&seen_units, read.start / unit_sectors)
+            !journal.is_done(*number) && !bit(&seen_units, read.start / unit_sectors)
         };
         (next..).zip(reads).filter(is_left).map(|(_, read)| read)
     }
 
     fn give(&mut self, read: PlannedRead, work: Work) -> Next {
-        let extra = matches!(work, Work::Again);
+        let extra = matches!(work, Work::Again | Work::Spread);
         self.under_way.insert(self.given, work);
         self.given += 1;
         self.own_in_flight += self.requests_of(read);
@@ -163,7 +162,7 @@ impl<'a> WarmFeed<'a> {
     fn ended(&mut self, work: &Work) {
         let requests = match work {
             Work::Planned(_, read) => self.requests_of(*read),
-            Work::Again | Work::Spread(_) => 1,
+            Work::Again | Work::Spread => 1,
             // Counted when it failed; its parts are few.
             Work::PutOff(_) => 0,
         };
@@ -190,9 +189,6 @@ impl<'a> WarmFeed<'a> {
         loop {
             let (number, read) = (self.next, Iterator::next(&mut self.reads)?);
             self.next += 1;
-            if bit(&self.early, number) {
-                continue;
-            }
             if self.journal.is_done(number) {
                 self.skipped.resumed += 1;
             } else if touches && bit(&self.seen_units, read.start / self.plan.unit_sectors()) {
@@ -204,20 +200,28 @@ impl<'a> WarmFeed<'a> {
         }
     }
 
-    /// Reads at even distances in all that is left of the plan.
+    /// Reads at even distances in all that is left of the plan; of each unit another block than the plan has, so that a
+    /// volume that was touched with too large a unit does not look warm.
     fn spread_out(&mut self) {
-        let left: Vec<(u64, PlannedRead)> = {
-            let total = self.total.saturating_sub(self.next);
-            let step = (total / SPREAD as u64).max(1);
-            let rest = (self.next..).zip(self.plan.reads().skip(self.next as usize));
-            let open =
-                rest.filter(|(number, _)| !self.journal.is_done(*number) && !bit(&self.early, *number));
-            open.step_by(step as usize).take(SPREAD).collect()
-        };
-        self.early.resize(self.total.div_ceil(64) as usize, 0);
-        left.iter().for_each(|(number, _)| set(&mut self.early, *number));
-        self.warmth.spreading(left.len());
-        self.spread = left.into();
+        let left = self.total.saturating_sub(self.next);
+        let step = (left / SPREAD as u64).max(1);
+        // The second time others than the first time.
+        let skipped = self.next + if self.spread_again { step / 2 } else { 0 };
+        self.spread_again = true;
+        let open = (skipped..).zip(self.plan.reads().skip(skipped as usize));
+        let open = open.filter(|(number, _)| !self.journal.is_done(*number));
+        self.spread = open.step_by(step as usize).take(SPREAD).map(|(_, read)| self.far(read)).collect();
+        self.warmth.spreading(self.spread.len());
+    }
+
+    /// The same unit half a unit on, where there is such a place.
+    fn far(&self, read: PlannedRead) -> PlannedRead {
+        let unit_sectors = self.plan.unit_sectors();
+        let first = read.start / unit_sectors * unit_sectors;
+        let start = first + (read.start - first + unit_sectors / 2) % unit_sectors;
+        let end = start + u64::from(read.sectors);
+        let fits = start.is_multiple_of(u64::from(read.sectors)) && end <= self.plan.shape().sectors;
+        PlannedRead { start: if fits { start } else { read.start }, ..read }
     }
 
     /// When what stands back may go on; `None` for now.
@@ -259,10 +263,10 @@ impl Feed for &mut WarmFeed<'_> {
                 return self.next(now_ns, in_flight);
             }
             Ask::Spread => {
-                if let Some((number, read)) = self.spread.pop_front() {
-                    return self.give(read, Work::Spread(number));
-                }
-                return Next::NotBefore(now_ns + PAUSE_NS);
+                return match self.spread.pop() {
+                    Some(read) => self.give(read, Work::Spread),
+                    None => Next::NotBefore(now_ns + PAUSE_NS),
+                };
             }
             Ask::Plan => {}
         }
@@ -295,10 +299,7 @@ impl Feed for &mut WarmFeed<'_> {
                 self.warmth.on_first(read, latency_ns);
             }
             Work::Again => self.warmth.on_again(Some(latency_ns)),
-            Work::Spread(planned) => {
-                self.journal.set(planned);
-                self.warmth.on_spread(Some(latency_ns));
-            }
+            Work::Spread => self.warmth.on_spread(Some(latency_ns)),
             Work::PutOff(planned) => self.journal.set(planned),
         }
     }
@@ -308,11 +309,8 @@ impl Feed for &mut WarmFeed<'_> {
         self.ended(&work);
         let planned = match work {
             Work::Again => return self.warmth.on_again(None),
+            Work::Spread => return self.warmth.on_spread(None),
             Work::Planned(planned, _) | Work::PutOff(planned) => planned,
-            Work::Spread(planned) => {
-                self.warmth.on_spread(None);
-                planned
-            }
         };
         self.under_way.insert(number, Work::PutOff(planned));
     }
@@ -327,3 +325,7 @@ fn set(bits: &mut [u64], number: u64) {
         *word |= 1 << (number % 64);
     }
 }
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;

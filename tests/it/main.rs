@@ -1,10 +1,12 @@
 //! What the program does on real kernels: one binary, one link, a module a room, shared fixtures.
 
+mod bench;
 mod fiemap;
 mod golden;
 mod install;
 mod lab;
 mod lab_life;
+mod probe;
 mod profile;
 mod record;
 mod support;

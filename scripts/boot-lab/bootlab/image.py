@@ -181,7 +181,12 @@ def lay(variant, root, binary):
     # Boots that warm the rest do it at once: the hardest for what is to stand back.
     drop_in = root / "etc/systemd/system/ebs-prewarm-rest.service.d/node.conf"
     drop_in.parent.mkdir()
-    drop_in.write_text("[Service]\nEnvironment=REST_OPTIONS=--jitter=0s\n")
+    # The profile is in the initramfs alone, which leaves a copy there: in the image it would be another image.
+    drop_in.write_text(
+        "[Unit]\nConditionFileNotEmpty=\n[Service]\nExecStart=\n"
+        "ExecStart=/usr/sbin/ebs-prewarm warm --profile /run/node-boot.bin --rest allocated --journal /run/ebs-prewarm "
+        "--stamp /var/lib/ebs-prewarm --report /run/ebs-prewarm/rest.json\n"
+    )
     enabled = sorted(unit.name for unit in (NODE / "units").iterdir() if "@" not in unit.name)
     enabled += ["ebs-prewarm.service", "ebs-prewarm-record.service"]
     enabled += [f"node-check@{number}.service" for number in range(1, 5)]
@@ -218,6 +223,17 @@ def bake(root):
             left -= size
         for number, size in enumerate(sizes):
             fill(root / f"var/lib/node/images/{name}/layer-{number % 7}/{number:04}.blob", size, f"{name} {number}")
+
+
+def script_after_ours(line):
+    """For initramfs-tools: files to lay over an initramfs, so that a line of shell runs after our script."""
+    scripts = "scripts/init-top"
+    script = f"#!/bin/sh\n[ \"$1\" != prereqs ] || exit 0\n{line}\nexit 0\n"
+    order = "".join(
+        f'/{scripts}/{name} "$@"\n[ -e /conf/param.conf ] && . /conf/param.conf\n'
+        for name in ("ebs-prewarm", "after-ours", "udev")
+    )
+    return {f"{scripts}/after-ours": (script.encode(), 0o755), f"{scripts}/ORDER": (order.encode(), 0o644)}
 
 
 def initramfs(variant, root, output, binary, profile):

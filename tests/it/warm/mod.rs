@@ -1,4 +1,4 @@
-//! `warm`, `plan`, `bench` and `demo`, by the real program on emulated cold volumes behind loop devices: what they do
+//! `warm`, `plan` and `demo`, by the real program on emulated cold volumes behind loop devices: what they do
 //! when all is well, and what when nothing is. The judge of what was warmed is the emulator's own list.
 
 #![cfg(feature = "lab")]
@@ -7,6 +7,7 @@ mod devices;
 mod faults;
 mod good;
 mod kernel;
+mod known;
 mod limits;
 mod measure;
 mod once;
@@ -33,49 +34,49 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const KIB: u64 = 1 << 10;
+pub(crate) const KIB: u64 = 1 << 10;
 /// The unit that is assumed where none is given.
-const UNIT: u64 = 512 * KIB;
+pub(crate) const UNIT: u64 = 512 * KIB;
 /// Sectors of such a unit.
-const UNIT_SECTORS: u64 = UNIT / 512;
+pub(crate) const UNIT_SECTORS: u64 = UNIT / 512;
 /// Nothing here takes so long on any machine: what does has hung.
 const HANG: Duration = Duration::from_secs(120);
 
 /// A cold volume with a loop device on it, and room for a test's files.
-struct Volume {
-    cold: ColdLoop,
+pub(crate) struct Volume {
+    pub(crate) cold: ColdLoop,
 }
 
 impl Volume {
     /// Of so many units of 512 KiB, all zeros.
-    fn new(units: u64, model: &str, sets: &[&str]) -> Volume {
+    pub(crate) fn new(units: u64, model: &str, sets: &[&str]) -> Volume {
         Volume { cold: ColdLoop::sparse(units * UNIT, model, sets) }
     }
 
-    fn device(&self) -> String {
+    pub(crate) fn device(&self) -> String {
         self.cold.device().to_str().unwrap().into()
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.cold.file().scratch().join(name).to_str().unwrap().into()
     }
 
-    fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         lab::stats(self.cold.file().dir()).unwrap()
     }
 
     /// Units of the model that were read, in order of their numbers.
-    fn hydrated(&self) -> Vec<u64> {
+    pub(crate) fn hydrated(&self) -> Vec<u64> {
         self.stats().touched_units()
     }
 
     /// Waits until so many units were touched.
-    fn wait_for(&self, units: usize) {
+    pub(crate) fn wait_for(&self, units: usize) {
         self.wait_until(|stats| stats.touched.len() >= units);
     }
 
     /// Waits until the emulator says so.
-    fn wait_until(&self, is: impl Fn(&Stats) -> bool) {
+    pub(crate) fn wait_until(&self, is: impl Fn(&Stats) -> bool) {
         let start = Instant::now();
         while !is(&self.stats()) {
             assert!(start.elapsed() < HANG, "it did not come to it");
@@ -92,7 +93,7 @@ impl Volume {
     }
 
     /// One that touches these units, at a place of each that is not its start.
-    fn profile_of_units(&self, units: impl IntoIterator<Item = u64>) -> String {
+    pub(crate) fn profile_of_units(&self, units: impl IntoIterator<Item = u64>) -> String {
         let ranges: Vec<(u64, u64)> =
             units.into_iter().map(|unit| (unit * UNIT + 64 * KIB, 8 * KIB)).collect();
         self.profile(&[("ready", &ranges)])
@@ -106,18 +107,18 @@ impl Volume {
     }
 
     /// A verb on the device.
-    fn verb(&self, verb: &str, args: &str) -> Command {
+    pub(crate) fn verb(&self, verb: &str, args: &str) -> Command {
         let mut command = Command::new(BIN);
         command.args([verb, "--device", &self.device()]).args(args.split_whitespace());
         command
     }
 
-    fn report(&self) -> Value {
+    pub(crate) fn report(&self) -> Value {
         read_report(Path::new(&self.path("report.json")))
     }
 
     /// Makes it cold again.
-    fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.cold.reset();
     }
 
@@ -132,7 +133,7 @@ impl Volume {
     }
 
     /// The kernel's name of the loop device, as under /sys/block.
-    fn loop_name(&self) -> String {
+    pub(crate) fn loop_name(&self) -> String {
         self.device().trim_start_matches("/dev/").into()
     }
 }
@@ -166,7 +167,7 @@ fn profile_of(sectors: u64, stages: &[(&str, &[(u64, u64)])]) -> Profile {
 }
 
 /// Reads a report: there, whole, and with an end.
-fn read_report(path: &Path) -> Value {
+pub(crate) fn read_report(path: &Path) -> Value {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     assert_eq!(report["schema"], 1);
@@ -179,22 +180,22 @@ fn read_report(path: &Path) -> Value {
 }
 
 /// How a program ended.
-struct Ran {
-    code: Option<i32>,
-    signal: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Ran {
     #[track_caller]
-    fn ok(self) -> String {
+    pub(crate) fn ok(self) -> String {
         self.exits(0, &[]).out
     }
 
     /// Ended with the code, and all of this is on stderr.
     #[track_caller]
-    fn exits(self, code: i32, named: &[&str]) -> Ran {
+    pub(crate) fn exits(self, code: i32, named: &[&str]) -> Ran {
         let Ran { out, err, .. } = &self;
         assert_eq!((self.code, self.signal), (Some(code), None), "{out}{err}");
         assert!(!err.contains("panicked"), "{err}");
@@ -206,14 +207,14 @@ impl Ran {
 }
 
 /// A program under way; killed at the latest when the test ends.
-struct Started {
+pub(crate) struct Started {
     child: Child,
     out: Option<JoinHandle<String>>,
     err: Option<JoinHandle<String>>,
 }
 
 /// Starts it, with what it writes being read.
-fn start(mut command: Command) -> Started {
+pub(crate) fn start(mut command: Command) -> Started {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     start_as_is(command)
 }
@@ -233,21 +234,21 @@ fn start_as_is(mut command: Command) -> Started {
 }
 
 impl Started {
-    fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.child.id() as i32
     }
 
-    fn signal(&self, signal: i32) {
+    pub(crate) fn signal(&self, signal: i32) {
         // SAFETY: plain numbers; the child was not waited for, so its id is still its own.
         assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
     }
 
-    fn has_ended(&mut self) -> bool {
+    pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().unwrap().is_some()
     }
 
     /// Waits for its end.
-    fn end(mut self) -> Ran {
+    pub(crate) fn end(mut self) -> Ran {
         let start = Instant::now();
         while !self.has_ended() {
             assert!(start.elapsed() < HANG, "it hung");
@@ -271,20 +272,20 @@ impl Drop for Started {
 }
 
 /// Runs it to its end.
-fn run(command: Command) -> Ran {
+pub(crate) fn run(command: Command) -> Ran {
     start(command).end()
 }
 
-fn number(value: &Value, path: &str) -> u64 {
+pub(crate) fn number(value: &Value, path: &str) -> u64 {
     let found = value.pointer(path).unwrap_or_else(|| panic!("no {path} in {value}"));
     found.as_u64().unwrap_or_else(|| panic!("{path} is {found}"))
 }
 
-fn seconds(value: &Value, path: &str) -> f64 {
+pub(crate) fn seconds(value: &Value, path: &str) -> f64 {
     let found = value.pointer(path).unwrap_or_else(|| panic!("no {path} in {value}"));
     found.as_f64().unwrap_or_else(|| panic!("{path} is {found}"))
 }
 
-fn set(units: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
+pub(crate) fn set(units: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
     units.into_iter().collect()
 }

@@ -1,0 +1,271 @@
+use super::*;
+use crate::cold::{ColdVolume, Model, sectors_of};
+use crate::engine::{self, Depth, Pace, SimSource, Source};
+use crate::units::NS_PER_S;
+
+static GO: AtomicBool = AtomicBool::new(false);
+const GIB: u64 = 1 << 30;
+
+/// A volume in virtual time.
+struct Sim {
+    source: SimSource,
+}
+
+impl Bed for Sim {
+    fn source(&mut self) -> &mut dyn Source {
+        &mut self.source
+    }
+}
+
+fn model(name: &str, sets: &[(&str, &str)]) -> Model {
+    let mut model = Model::named(name).unwrap();
+    for (key, value) in sets {
+        model.set(key, value).unwrap();
+    }
+    model
+}
+
+fn sim(model: Model, bytes: u64, seed: u64) -> Sim {
+    let volume = ColdVolume::new(model, sectors_of(bytes), seed, ExtentSet::new());
+    Sim { source: SimSource::new(volume, SLOTS) }
+}
+
+fn options(methods: &str, volume_bytes: u64, seed: u64) -> Options {
+    Options {
+        methods: methods.split(',').map(|method| method.parse().unwrap()).collect(),
+        volume_bytes,
+        budget_bytes: volume_bytes,
+        unit_bytes: None,
+        depth_max: DEPTH_MAX,
+        first_touches: 200,
+        first_touches_ns: 60 * NS_PER_S,
+        allowed: None,
+        profile: Vec::new(),
+        seed,
+    }
+}
+
+fn bench(bed: &mut Sim, options: &Options) -> BenchReport {
+    run(bed, options, &GO, &mut |_| ()).unwrap().report
+}
+
+#[test]
+fn what_the_law_allows_is_what_is_measured_and_nothing_is_counted_twice() {
+    for (name, best) in [("gp3", 140e6), ("io2", 1e9), ("scarce", 10e6)] {
+        let mut bed = sim(model(name, &[]), 32 * GIB, 5);
+        let report = bench(&mut bed, &options("dd,documented-fio,full@64,touch@64,touch@256", 32 * GIB, 3));
+        assert_eq!((report.end.as_str(), report.unit.bytes), ("complete", Some(512 << 10)));
+        let found = |name: &str| report.methods.iter().find(|method| method.name == name).unwrap();
+        let steady =
+            found("touch@256").steady_bytes_per_s.unwrap_or(found("touch@256").hydrated_bytes_per_s) / best;
+        assert!((0.9..1.05).contains(&steady), "{name}: {steady}");
+        assert!(found("dd").hydrated_bytes_per_s < 0.3 * best || name == "scarce", "{name}");
+        // No method read what another had read: every unit was cold when it was counted.
+        let counted: u64 = report.methods.iter().map(|method| method.units).sum();
+        let hydrated = bed.source.volume().counters().hydrated;
+        let looked_at = report.evidence.units + report.evidence.probed_units;
+        // Where a part was cut short, reads in flight do not count.
+        assert!(
+            hydrated == counted + looked_at || name == "scarce",
+            "{name}: {hydrated} {counted} {looked_at}"
+        );
+        assert!(
+            report.methods.iter().all(|method| method.checked.blocks == method.checked.warm),
+            "{report:#?}"
+        );
+        assert_eq!(report.evidence.spoilt, Vec::<String>::new(), "{name}");
+        assert_eq!(report.recommended.as_ref().unwrap().mode, "touch");
+    }
+}
+
+#[test]
+fn a_warm_volume_is_not_called_cold_and_a_volume_that_is_half_warm_is_told() {
+    let mut bed = sim(model("gp3", &[("warm_units", "1")]), 8 * GIB, 5);
+    let report = bench(&mut bed, &options("touch@64", 8 * GIB, 3));
+    assert_eq!((report.end.as_str(), report.evidence.cold, report.methods.len()), (NOT_COLD, false, 0));
+    assert!(report.evidence.units > 100 && report.recommended.is_none());
+    let mut bed = sim(model("gp3", &[("warm_units", "0.5")]), 16 * GIB, 5);
+    let report = bench(&mut bed, &options("touch@64", 16 * GIB, 3));
+    assert!(report.evidence.spoilt[0].contains("already warm"), "{:?}", report.evidence);
+    let hydrated = bed.source.volume().counters().hydrated as f64;
+    let counted = (report.methods[0].units + report.evidence.units / 2) as f64;
+    assert!((0.8..1.1).contains(&(counted / hydrated)), "{counted} of {hydrated}");
+}
+
+#[test]
+fn touching_is_not_recommended_with_a_unit_that_is_too_large() {
+    let mut bed = sim(model("fine", &[]), 16 * GIB, 5);
+    let wrong = Options { unit_bytes: Some(512 << 10), ..options("touch@64,full@64", 16 * GIB, 3) };
+    let report = bench(&mut bed, &wrong);
+    assert_eq!(report.unit.bytes, Some(128 << 10), "{:?}", report.why);
+    let touch = report.methods.iter().find(|method| method.name == "touch@64").unwrap();
+    // A quarter of each unit is warm by one touch, and no more is counted.
+    assert!(touch.checked.warm * 2 < touch.checked.blocks, "{:?}", touch.checked);
+    assert!(touch.hydrated_bytes_per_s < 300e6, "{}", touch.hydrated_bytes_per_s);
+    let best = report.recommended.unwrap();
+    assert_eq!(best.mode, "full");
+    assert!(best.reason.contains("not certain that touching"), "{}", best.reason);
+    let mut bed = sim(model("fine", &[]), 16 * GIB, 5);
+    let best = bench(&mut bed, &options("touch@64,full@64", 16 * GIB, 3)).recommended.unwrap();
+    assert_eq!((best.mode.as_str(), best.unit_bytes), ("touch", 128 << 10));
+}
+
+/// What the law gives for touches at a depth in the long run.
+fn true_rate(model: &Model, depth: u32) -> f64 {
+    let units = 2000 + 6 * u64::from(depth);
+    let bytes = units * model.unit_bytes;
+    let mut bed = sim(model.clone(), bytes, 99);
+    let reads = (0..units).map(|unit| method::read_at(unit * model.unit_bytes, 4096));
+    let options = engine::Options {
+        depth: Depth::fixed(depth),
+        pace: Pace::default(),
+        deadline_ns: None,
+        block_bytes: 4096,
+        idle_from_stage: u16::MAX,
+    };
+    let mut meter = Meter::new(SLOTS);
+    meter.begin();
+    engine::run(&mut meter.over(&mut bed.source), reads, options, &GO, &mut ());
+    let done: Vec<u64> = meter.done().iter().map(|done| done.at_ns).collect();
+    let mut part = tally::Part::new(Vec::new());
+    part.count(&done, depth, model.unit_bytes);
+    part.steady.unwrap().rate()
+}
+
+#[test]
+fn the_depth_that_is_recommended_is_within_five_percent_of_the_best() {
+    for name in Model::names() {
+        let model = model(name, &[]);
+        // Large units take a large volume.
+        let bytes = if model.unit_bytes > 1 << 20 { 48 * GIB } else { 16 * GIB };
+        let mut rates = std::collections::BTreeMap::new();
+        for seed in 0..4 {
+            let mut bed = sim(model.clone(), bytes, seed);
+            let options = Options { budget_bytes: bytes / 2, ..options("touch", bytes, seed) };
+            let report = bench(&mut bed, &options);
+            let best = report.recommended.unwrap();
+            let mut rate = |depth| *rates.entry(depth).or_insert_with(|| true_rate(&model, depth));
+            let most = report.sweeps[0].points.iter().map(|point| rate(point.depth)).fold(0.0, f64::max);
+            let share = rate(best.depth) / most;
+            println!("{name} seed {seed}: depth {} gives {share:.3} of the best", best.depth);
+            assert!(share >= 0.95, "{name} seed {seed}: {share} at {}: {:?}", best.depth, report.sweeps);
+            assert_eq!(report.sweeps[0].knee, Some(best.depth));
+        }
+    }
+}
+
+#[test]
+fn percentiles_of_first_touches_are_those_of_the_law() {
+    for name in Model::names() {
+        for seed in 0..2 {
+            let model = model(name, &[]);
+            let bytes = 50_000 * model.unit_bytes.max(512 << 10);
+            let mut bed = sim(model.clone(), bytes, seed);
+            let options = Options {
+                first_touches: 6000,
+                first_touches_ns: 1000 * NS_PER_S,
+                ..options("touch@8", bytes, seed)
+            };
+            let report = bench(&mut bed, &options);
+            // A transfer at the hydration rate is the least that a first read takes.
+            let transfer_us = model.unit_bytes as f64 * 1e6 / model.hydration_bytes_per_s as f64;
+            let at = |deviations: f64| {
+                let us = model.first_read_ns as f64 / 1e3 * (model.sigma * deviations).exp();
+                us.max(transfer_us)
+            };
+            let ratio = report.cold_latency_us.p50 as f64 / at(0.0);
+            assert!((0.95..1.05).contains(&ratio), "{name} seed {seed}: p50 {ratio}");
+            let (low, high) = report.cold_p99_us;
+            let p99 = report.cold_latency_us.p99;
+            assert!(low <= p99 && p99 <= high, "{low} {p99} {high}");
+            let ratio = p99 as f64 / at(2.3263);
+            println!("{name} seed {seed}: p99 {ratio:.3} of the law's, {} touches", report.evidence.units);
+            assert!((0.9..1.1).contains(&ratio), "{name} seed {seed}: p99 {ratio}");
+        }
+    }
+}
+
+#[test]
+fn a_stall_costs_its_read_and_no_more() {
+    let mut bed = sim(model("gp3", &[("stall_fetch", "700")]), 8 * GIB, 5);
+    let mut saves = 0;
+    let measured =
+        run(&mut bed, &options("dd,touch@64,documented-fio", 8 * GIB, 3), &GO, &mut |_| saves += 1).unwrap();
+    let report = measured.report;
+    assert_eq!(report.end, "complete");
+    assert_eq!(saves, 9, "after each part");
+    let stalled: u64 = report.methods.iter().map(|method| method.stalled).sum();
+    let errors: u64 = report.methods.iter().map(|method| method.errors).sum();
+    assert_eq!((stalled, errors), (1, 1));
+    assert_eq!(report.methods.len(), 3);
+    let tags: Vec<&str> = measured.histograms.iter().map(|named| named.name.as_str()).collect();
+    assert_eq!(tags, ["warm", "first-touch", "dd", "touch@64", "documented-fio"]);
+}
+
+#[test]
+fn a_stop_keeps_what_was_measured() {
+    let stop = AtomicBool::new(false);
+    let mut bed = sim(model("gp3", &[]), 8 * GIB, 5);
+    let mut saves = 0;
+    let report = run(&mut bed, &options("dd,touch@64", 8 * GIB, 3), &stop, &mut |_| {
+        saves += 1;
+        stop.store(saves == 3, std::sync::atomic::Ordering::Relaxed);
+    })
+    .unwrap()
+    .report;
+    assert_eq!((report.end.as_str(), report.methods.is_empty()), (STOPPED, false));
+}
+
+#[test]
+fn a_volume_that_cannot_be_read_or_is_too_small_is_told() {
+    let mut bed = sim(model("gp3", &[("eio_sectors", "0+100000000")]), 8 * GIB, 5);
+    let report = bench(&mut bed, &options("touch@64", 8 * GIB, 3));
+    assert_eq!((report.end.as_str(), report.evidence.cold), ("device gone", false));
+    let mut bed = sim(model("gp3", &[]), 64 << 20, 5);
+    let error = run(&mut bed, &options("dd,touch", 64 << 20, 3), &GO, &mut |_| ()).unwrap_err();
+    assert!(
+        error.full_text().contains("failed to find room for 2 methods: 48.0 MiB"),
+        "{}",
+        error.full_text()
+    );
+    assert_eq!(bed.source.volume().counters().reads, 0);
+}
+
+#[test]
+fn a_rate_that_drifts_is_told() {
+    let sets = [("vary", "0.3..1.5"), ("vary_period", "3s")];
+    let mut bed = sim(model("gp3", &sets), 16 * GIB, 5);
+    let report = bench(&mut bed, &options("touch@64,full@64", 16 * GIB, 3));
+    assert!(
+        report.evidence.spoilt.iter().any(|what| what.contains("drifts") || what.contains("fell")),
+        "{report:#?}"
+    );
+}
+
+#[test]
+fn a_profile_is_warmed_on_units_of_its_own() {
+    let at = |unit: u64| Extent::at(unit * 1024 + 8, 8).unwrap();
+    let profile: Vec<Extent> = (0..200).map(|number| at(64 + number * 7)).collect();
+    let mut bed = sim(model("gp3", &[]), 16 * GIB, 5);
+    let with = Options {
+        profile: vec![("ready".into(), profile.clone())],
+        ..options("touch@64,profile", 16 * GIB, 3)
+    };
+    let report = bench(&mut bed, &with);
+    let found = report.methods.iter().find(|method| method.name == "profile").unwrap();
+    assert_eq!((found.units, found.bytes_read, found.checked.blocks), (200, 200 * 4096, 8));
+    assert_eq!(found.map.iter().map(|(_, count)| count).sum::<u64>(), 200);
+    // Nothing else touched them before: they were cold when the profile was warmed.
+    assert!(found.latency_us.p50 > 20_000, "{:?}", found.latency_us);
+}
+
+#[test]
+fn only_what_was_written_is_measured() {
+    let written: ExtentSet = [Extent::of_bytes(4 * GIB, 3 * GIB).unwrap()].into_iter().collect();
+    let mut bed = sim(model("gp3", &[]), 16 * GIB, 5);
+    let options = Options { allowed: Some(written), ..options("dd,touch@64", 16 * GIB, 3) };
+    bench(&mut bed, &options);
+    let units = bed.source.volume().touched().iter().map(|touch| touch.unit << 19);
+    assert!(units.clone().count() > 500);
+    units.for_each(|offset| assert!((4 * GIB..7 * GIB).contains(&offset)));
+}

@@ -1,0 +1,305 @@
+//! `bench`, by the real program on emulated cold volumes behind loop devices. The judge of what each method hydrated is
+//! the emulator's own list.
+
+#![cfg(feature = "lab")]
+
+use crate::profile::mbr;
+use crate::support::{ColdLoop, require_root};
+use crate::warm::{UNIT, Volume, number, read_report, run, seconds, start};
+use ebs_prewarm::findings;
+use ebs_prewarm::volume::Identity;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// Units of a tile, which is what methods get.
+const TILE_UNITS: u64 = 32;
+
+/// Of so many tiles beside the first, which stays out.
+fn volume_of(tiles: u64, model: &str, sets: &[&str]) -> Volume {
+    Volume::new((tiles + 1) * TILE_UNITS, model, sets)
+}
+
+fn bench(volume: &Volume, args: &str) -> Command {
+    let mut command = volume.verb("bench", args);
+    command.args(["--report", &volume.path("report.json"), "--findings", &volume.path("findings")]);
+    command
+}
+
+fn report(volume: &Volume) -> Value {
+    read_report(Path::new(&volume.path("report.json")))
+}
+
+fn method<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let all = report["methods"].as_array().unwrap();
+    all.iter().find(|method| method["name"] == name).unwrap_or_else(|| panic!("no {name} in {report:#}"))
+}
+
+#[test]
+fn a_cold_volume_is_measured_once() {
+    if !require_root() {
+        return;
+    }
+    let volume = volume_of(48, "io2", &["first_read=20ms", "sigma=0.1"]);
+    let out = run(bench(&volume, "--methods documented-fio,touch@16,tokio-uring@16 --no-save --json")).ok();
+    let printed: Value = serde_json::from_str(&out).unwrap();
+    let report = report(&volume);
+    assert_eq!(printed, report);
+    assert_eq!(report["end"], "complete");
+    assert_eq!(report["evidence"]["cold"], true);
+    assert_eq!((number(&report, "/unit/bytes"), number(&report, "/touched_unit_bytes")), (UNIT, UNIT));
+    assert_eq!(report["device"].as_str(), Some(volume.device().as_str()));
+    assert_eq!(report["storage"]["kind"], "loop");
+    assert!((20_000..30_000).contains(&number(&report, "/cold_latency_us/p50")), "{report:#}");
+    assert_eq!(report["methods"].as_array().unwrap().len(), 3);
+    let mut counted = 0;
+    for name in ["documented-fio", "touch@16", "tokio-uring@16"] {
+        let method = method(&report, name);
+        let units = number(method, "/units");
+        // What was read again afterwards was warm: all units count.
+        assert_eq!(number(method, "/checked/blocks"), number(method, "/checked/warm"), "{method:#}");
+        assert_eq!((units % TILE_UNITS, number(method, "/errors")), (0, 0), "{method:#}");
+        assert!(units >= 3 * TILE_UNITS, "{method:#}");
+        let read_each = if name == "documented-fio" { UNIT } else { 4096 };
+        assert_eq!(number(method, "/bytes_read"), units * read_each, "{method:#}");
+        let rate = seconds(method, "/hydrated_bytes_per_s");
+        assert!(
+            (rate * seconds(method, "/elapsed_s") / (units * UNIT) as f64 - 1.0).abs() < 1e-6,
+            "{method:#}"
+        );
+        assert_eq!(number(method, "/foreground/read_bytes"), 0, "{method:#}");
+        assert!(seconds(method, "/cpu_s") > 0.0, "{method:#}");
+        let series = method["series"].as_array().unwrap();
+        assert_eq!(series.last().unwrap()[1].as_u64(), Some(units * UNIT), "{method:#}");
+        let mapped: u64 = method["map"].as_array().unwrap().iter().map(|run| run[1].as_u64().unwrap()).sum();
+        assert_eq!(mapped, units, "{method:#}");
+        counted += units;
+    }
+    // Each method read its own: what all of them and the evidence count is what was hydrated.
+    let looked_at = number(&report, "/evidence/units") + number(&report, "/evidence/probed_units");
+    assert_eq!(volume.hydrated().len() as u64, counted + looked_at);
+    let best = &report["recommended"];
+    assert_eq!((best["mode"].as_str(), number(best, "/depth")), (Some("touch"), 16));
+    assert!(best["reason"].as_str().unwrap().contains("MB/s"), "{best:#}");
+
+    // All of it is warm now, so nothing can be measured any more, and nothing is called cold.
+    run(volume.verb("warm", "--rest all --mode touch")).ok();
+    let ran = run(bench(&volume, "--methods touch@64"));
+    let ran = ran.exits(1, &["failed to find a cold volume in", &volume.device(), "help: make a new volume"]);
+    assert!(ran.out.is_empty(), "{}", ran.out);
+    let report = self::report(&volume);
+    assert_eq!(
+        (report["end"].as_str(), &report["evidence"]["cold"]),
+        (Some("not cold"), &Value::Bool(false))
+    );
+}
+
+#[test]
+fn a_sweep_finds_its_knee_and_all_latencies_are_logged() {
+    if !require_root() {
+        return;
+    }
+    let volume = volume_of(160, "io2", &["first_read=10ms", "fetches=16", "sigma=0.2"]);
+    let log = volume.path("all.hlog");
+    let text = run(bench(&volume, &format!("--methods touch --histograms {log}"))).ok();
+    for said in ["recommended: --mode touch --unit 512KiB --depth", "(knee)", "touch by depth: 1 "] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    let report = report(&volume);
+    let sweep = &report["sweeps"][0];
+    let depths: Vec<u64> =
+        sweep["points"].as_array().unwrap().iter().map(|point| point["depth"].as_u64().unwrap()).collect();
+    let knee = number(sweep, "/knee");
+    // 16 fetches at once: more in flight brings nothing, and the sweep went on until that was seen.
+    assert!(depths.starts_with(&[1, 2, 4]) && depths.last().unwrap() >= &32, "{depths:?}");
+    assert!(depths.contains(&knee) && (8..=64).contains(&knee), "{sweep:#}");
+    assert_eq!(number(&report, "/recommended/depth"), knee);
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.starts_with('#') && log.contains("[BaseTime: "), "{log}");
+    for tag in ["warm".to_string(), "first-touch".into(), format!("touch@{knee}")] {
+        assert!(log.contains(&format!("Tag={tag},0.000,")), "{tag}: {log}");
+    }
+    assert_eq!(volume.stats().touched.len() as u64, volume.stats().counters.hydrated);
+}
+
+#[test]
+fn a_foreign_command_gets_its_part_and_is_believed_for_what_is_warm_afterwards() {
+    if !require_root() {
+        return;
+    }
+    let volume = volume_of(64, "io2", &["first_read=5ms", "sigma=0.1"]);
+    let read =
+        "dd if={device} of=/dev/null bs=1M iflag=direct,skip_bytes,count_bytes skip={offset} count={size}";
+    let commands =
+        [format!("all={read}"), "nothing=test -b {device}".into(), "wrong=cat {device}.none".into()];
+    let mut command = bench(&volume, "--methods touch@16");
+    commands.iter().for_each(|line| {
+        command.args(["--method-command", line]);
+    });
+    let ran = run(command).exits(1, &["failed to measure all methods", ".none", "No such file"]);
+    assert!(ran.out.contains("all ") && ran.out.contains("nothing "), "{}", ran.out);
+    let report = report(&volume);
+    assert_eq!(report["end"], "complete", "{report:#}");
+    let all = method(&report, "all");
+    assert_eq!(number(all, "/checked/warm"), number(all, "/checked/blocks"), "{all:#}");
+    assert_eq!(number(all, "/bytes_read"), number(all, "/units") * UNIT, "{all:#}");
+    assert!(all["depth"].is_null() && all["steady_bytes_per_s"].is_null() && all["foreground"].is_null());
+    assert!(all["command"].as_str().unwrap().contains("{offset}"), "{all:#}");
+    // Its part is cold all the same, whatever its exit code says.
+    let nothing = method(&report, "nothing");
+    assert!(number(nothing, "/checked/warm") * 4 < number(nothing, "/checked/blocks"), "{nothing:#}");
+    assert!(number(nothing, "/units") * 4 < number(all, "/units"), "{nothing:#}");
+    let wrong = method(&report, "wrong");
+    assert_eq!((number(wrong, "/units"), number(wrong, "/checked/blocks")), (0, 0));
+    assert!(wrong["error"].as_str().unwrap().contains("failed: exit status"), "{wrong:#}");
+}
+
+#[test]
+fn a_profile_is_measured_and_what_was_found_is_kept_for_this_volume() {
+    if !require_root() {
+        return;
+    }
+    let make = |path: &Path| {
+        fs::write(path, mbr(0xabcd_1234, 2048, 1_000_000)).unwrap();
+        fs::File::options().write(true).open(path).unwrap().set_len(65 * TILE_UNITS * UNIT).unwrap();
+    };
+    let volume = Volume { cold: ColdLoop::made(make, "io2", &["first_read=10ms", "sigma=0.1"]) };
+    let units: Vec<u64> = (0..100).map(|number| 300 + 3 * number).collect();
+    let profile = volume.profile_of_units(units.iter().copied());
+    run(bench(&volume, &format!("--methods touch@32 --profile {profile}"))).ok();
+    let report = report(&volume);
+    let found = method(&report, "profile");
+    assert_eq!((number(found, "/units"), number(found, "/bytes_read")), (100, 100 * 4096), "{found:#}");
+    assert!(number(found, "/latency_us/p50") >= 5_000, "nobody else had read them: {found:#}");
+    let hydrated = volume.hydrated();
+    assert!(units.iter().all(|unit| hydrated.contains(unit)));
+    let identity: Identity = serde_json::from_value(report["volume"].clone()).unwrap();
+    let known = findings::load(Path::new(&volume.path("findings")), &identity).unwrap().unwrap();
+    let best = known.best.clone().unwrap();
+    assert_eq!((known.unit_bytes(), best.mode.as_str(), best.depth), (Some(UNIT), "touch", 32));
+    assert_eq!(known.measured_by, "bench");
+    assert!(report["saved_as"].as_str().unwrap().ends_with("abcd1234.json"), "{report:#}");
+    run(bench(&volume, "--methods touch@32,profile")).exits(2, &["none is given", "--profile FILE"]);
+}
+
+#[test]
+fn a_bench_that_cannot_be_done_reads_nothing_and_says_why() {
+    if !require_root() {
+        return;
+    }
+    let volume = volume_of(1, "io2", &[]);
+    run(bench(&volume, "--methods touch@8")).exits(1, &["failed to find room for 1 methods", "help: "]);
+    let refused = report(&volume);
+    assert_eq!(refused["end"], "refused");
+    assert!(refused["error"].as_str().unwrap().contains("failed to find room"), "{refused:#}");
+    run(bench(&volume, "--unit 100KiB")).exits(2, &["a unit of 102400 bytes", "power of two"]);
+    run(bench(&volume, "--methods cat")).exits(2, &["failed to parse method `cat`", "known methods"]);
+    run(bench(&volume, "--methods touch@64,touch@0")).exits(2, &["failed to parse method `touch@0`"]);
+    run(bench(&volume, "--methods touch@8,touch@8")).exits(2, &["twice in one run"]);
+    let mut foreign = bench(&volume, "");
+    foreign.args(["--method-command", "mine=cat /dev/null"]);
+    run(foreign).exits(2, &["names no {device}", "{offset}"]);
+    let mut nowhere = volume.verb("bench", "--report /none/report.json");
+    nowhere.env("LC_ALL", "C");
+    run(nowhere).exits(1, &["/none/report.json", "make the directory first"]);
+    let mut command = bench(&volume, "");
+    command.args(["--histograms", "/none/all.hlog"]);
+    run(command).exits(1, &["/none/all.hlog"]);
+    assert!(volume.hydrated().is_empty(), "a volume is cold but once: {:?}", volume.hydrated());
+}
+
+#[test]
+fn a_bench_that_is_stopped_keeps_what_it_has() {
+    if !require_root() {
+        return;
+    }
+    let volume = volume_of(24, "scarce", &[]);
+    let evidence = start(bench(&volume, "--methods dd,touch@64"));
+    volume.wait_for(3);
+    evidence.signal(libc::SIGINT);
+    evidence.end().exits(1, &["failed to measure all methods on", "stopped"]);
+    assert_eq!(report(&volume)["end"], "stopped");
+    volume.reset();
+    fs::remove_file(volume.path("report.json")).unwrap();
+    let measuring = start(bench(&volume, "--methods dd,touch@64 --first-touches 8"));
+    // Written after each part, and when it is stopped.
+    let begun = std::time::Instant::now();
+    while !Path::new(&volume.path("report.json")).exists() {
+        assert!(begun.elapsed().as_secs() < 120, "no part was saved");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    measuring.signal(libc::SIGTERM);
+    measuring.end().exits(1, &["stopped"]);
+    let report = report(&volume);
+    assert_eq!((report["end"].as_str(), &report["evidence"]["cold"]), (Some("stopped"), &Value::Bool(true)));
+    assert!(!report["methods"].as_array().unwrap().is_empty(), "{report:#}");
+}
+
+#[test]
+fn a_command_that_is_under_way_ends_with_the_bench() {
+    if !require_root() {
+        return;
+    }
+    let volume = volume_of(24, "io2", &["first_read=2ms"]);
+    let marker = volume.path("began");
+    let mut command = bench(&volume, "--methods dd");
+    command
+        .args(["--method-command", &format!("slow=touch {marker}; sleep 1000 & sleep 1000; : {{device}}")]);
+    let bench = start(command);
+    let begun = std::time::Instant::now();
+    while !Path::new(&marker).exists() {
+        assert!(begun.elapsed().as_secs() < 120, "the command was not run");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    bench.signal(libc::SIGINT);
+    bench.end().exits(1, &["stopped"]);
+    assert!(method(&report(&volume), "slow")["error"].as_str().unwrap().ends_with("was stopped"));
+}
+
+#[test]
+fn a_stall_in_the_middle_costs_one_read() {
+    if !require_root() {
+        return;
+    }
+    // Well beyond what the evidence reads.
+    let sets = ["first_read=2ms", "sigma=0.1", "stall_fetch=700", "stall=60s"];
+    let volume = volume_of(64, "io2", &sets);
+    run(bench(&volume, "--methods dd,touch@16,documented-fio --first-touches 64"))
+        .exits(3, &["failed to end 1 reads"]);
+    let report = report(&volume);
+    assert_eq!((report["end"].as_str(), report["methods"].as_array().unwrap().len()), (Some("complete"), 3));
+    let sum = |field: &str| -> u64 {
+        report["methods"].as_array().unwrap().iter().map(|method| number(method, field)).sum()
+    };
+    assert_eq!((sum("/stalled"), sum("/errors")), (1, 1), "{report:#}");
+    assert!(volume.stats().in_flight > 0, "the volume still works on it: nobody waited");
+}
+
+#[test]
+fn units_that_fail_are_counted_and_a_dead_volume_is_given_up() {
+    if !require_root() {
+        return;
+    }
+    let bad: Vec<String> = (0..2080).step_by(50).map(|unit| unit.to_string()).collect();
+    let volume = volume_of(64, "io2", &["first_read=2ms", &format!("eio_units={}", bad.join(","))]);
+    run(bench(&volume, "--methods touch@16")).exits(3, &["failed to end", "what is told is of all others"]);
+    assert!(number(method(&report(&volume), "touch@16"), "/errors") > 0);
+    let dead = volume_of(64, "io2", &["first_read=1ms", "eio_sectors=0+3000000"]);
+    run(bench(&dead, "--methods touch@16")).exits(1, &["device gone"]);
+    assert_eq!(report(&dead)["evidence"]["cold"], false);
+}
+
+#[test]
+fn a_wrong_unit_is_noticed_and_not_touched_by() {
+    if !require_root() {
+        return;
+    }
+    let volume = volume_of(64, "fine", &["first_read=5ms", "hydration=1GB/s", "iops=0", "throughput=0"]);
+    run(bench(&volume, "--methods touch@32,full@32 --unit 512KiB")).ok();
+    let report = report(&volume);
+    let touch = method(&report, "touch@32");
+    assert!(number(touch, "/checked/warm") * 2 < number(touch, "/checked/blocks"), "{touch:#}");
+    assert_eq!((number(&report, "/unit/bytes"), number(&report, "/touched_unit_bytes")), (128 << 10, UNIT));
+    assert_eq!(report["recommended"]["mode"], "full", "{report:#}");
+}
