@@ -33,6 +33,8 @@ COMMON = (
     "containerd,python3,python3-cffi-backend,python3-cryptography,python3-jinja2,python3-requests,python3-yaml"
 )
 PACKAGES = {"ext4": COMMON + ",initramfs-tools", "xfs": COMMON + ",dracut,xfsprogs"}
+# What the kernel would bring and dracut does not go with: debootstrap takes the first of alternatives.
+EXCLUDED = {"ext4": [], "xfs": ["initramfs-tools", "initramfs-tools-core", "klibc-utils", "libklibc"]}
 VARIANTS = tuple(PACKAGES)
 # Counted up when the code below makes another image of the same parts.
 RECIPE = 1
@@ -115,11 +117,13 @@ def base(variant):
         packages_dir.mkdir(parents=True, exist_ok=True)
         mirror = os.environ.get("EBS_PREWARM_MIRROR", "")
         privately(
-            'debootstrap --variant=minbase --cache-dir="$CACHE" --include="$PACKAGES" $SUITE "$ROOT" $MIRROR',
-            CACHE=packages_dir, PACKAGES=packages, SUITE=SUITE, ROOT=directory / "root", MIRROR=mirror,
+            'debootstrap --variant=minbase --cache-dir="$CACHE" --include="$PACKAGES" ${EXCLUDE:+--exclude="$EXCLUDE"} '
+            '$SUITE "$ROOT" $MIRROR',
+            CACHE=packages_dir, PACKAGES=packages, EXCLUDE=",".join(EXCLUDED[variant]), SUITE=SUITE,
+            ROOT=directory / "root", MIRROR=mirror,
         )
 
-    path = made_once(root / f"base-{variant}-{digest(SUITE, packages)}", make)
+    path = made_once(root / f"base-{variant}-{digest(SUITE, packages, *EXCLUDED[variant])}", make)
     forget_old(root, f"base-{variant}", 2)
     return path / "root"
 
