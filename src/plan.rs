@@ -162,16 +162,22 @@ impl Plan {
 
     /// Adds all of the volume that no stage has, in order of address, as a last stage: the units, and in full mode
     /// also what stages leave of theirs.
-    pub fn with_rest(self) -> Plan {
-        self.rest_of(None)
+    pub fn with_rest(mut self) -> Plan {
+        self.add_rest(None);
+        self
     }
 
-    /// The same of the units that some of these extents lie in.
-    pub fn with_rest_within(self, extents: ExtentSet) -> Plan {
-        self.rest_of(Some(extents))
+    /// A plan of its own for the rest: what no stage of this plan has, of all units or of those that some of these
+    /// extents lie in.
+    pub fn rest_alone(&self, within: Option<ExtentSet>) -> Plan {
+        let (planned, taken) = (self.planned.clone(), self.taken.clone());
+        let (stages, reads) = (Vec::new(), Vec::new());
+        let mut plan = Plan { shape: self.shape, stages, reads, planned, taken, rest: None, within: None };
+        plan.add_rest(within);
+        plan
     }
 
-    fn rest_of(mut self, within: Option<ExtentSet>) -> Plan {
+    fn add_rest(&mut self, within: Option<ExtentSet>) {
         self.rest = Some(self.stages.len() as u16);
         self.within = within;
         let mut stage = StagePlan { name: REST.into(), ..StagePlan::default() };
@@ -179,11 +185,9 @@ impl Plan {
             stage.reads += 1;
             stage.bytes += u64::from(read.bytes());
         }
-        stage.units = (0..self.shape.units())
-            .filter(|unit| !self.is_planned(*unit) && self.is_wanted(*unit))
-            .count() as u64;
+        let is_new = |unit: &u64| !self.is_planned(*unit) && self.is_wanted(*unit);
+        stage.units = (0..self.shape.units()).filter(is_new).count() as u64;
         self.stages.push(stage);
-        self
     }
 
     fn is_planned(&self, unit: u64) -> bool {
@@ -215,6 +219,11 @@ impl Plan {
     pub fn reads(&self) -> impl Iterator<Item = PlannedRead> + '_ {
         let rest = self.rest.map(|_| self.rest_reads()).into_iter().flatten();
         Counted { reads: self.reads.iter().copied().chain(rest), left: self.totals().reads as usize }
+    }
+
+    /// The reads of stages.
+    pub fn stage_reads(&self) -> &[PlannedRead] {
+        &self.reads
     }
 
     /// Units planned, reads and bytes in all.
@@ -453,6 +462,20 @@ mod tests {
         let odd = Plan::new([], shape(Mode::Full, 1025)).with_rest();
         assert_eq!(odd.totals().bytes, 1025 * 512);
         assert_eq!(Plan::new([], shape(Mode::Touch, 1025)).with_rest().reads().last().unwrap().sectors, 1);
+    }
+
+    #[test]
+    fn the_rest_alone_is_what_the_stages_leave_of_some_extents() {
+        let extents = [at(1030, 8)];
+        let plan = Plan::new([("a", &extents[..])], shape(Mode::Touch, 8192));
+        let within: ExtentSet = [at(1000, 100), at(5000, 8)].into_iter().collect();
+        let rest = plan.rest_alone(Some(within));
+        let starts: Vec<(u64, u16)> = rest.reads().map(|read| (read.start, read.stage)).collect();
+        assert_eq!(starts, [(0, 0), (4096, 0)]);
+        assert_eq!((rest.totals().units, rest.stages().len()), (2, 1));
+        assert_eq!(plan.rest_alone(None).totals().units, 7);
+        let full = Plan::new([("a", &extents[..])], shape(Mode::Full, 2048)).rest_alone(None);
+        assert_eq!(full.totals().bytes, (2048 - 16) * 512, "whole blocks were read");
     }
 
     #[test]

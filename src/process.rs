@@ -106,6 +106,22 @@ pub fn stay_in_memory() -> io::Result<()> {
     Ok(())
 }
 
+/// From now on this thread computes only when no other has anything to compute.
+pub fn idle_class() {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads a live struct; 0 stands for the calling thread.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) } != 0 {
+        tracing::info!("failed to take idle turns of the processor: {}", io::Error::last_os_error());
+    }
+}
+
+/// Where memory runs out, this process is the first to be ended: what it does can be done again.
+pub fn die_first() {
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "1000") {
+        tracing::info!("failed to be the first that is ended where memory runs out: {error}");
+    }
+}
+
 /// Whether this process runs as root.
 pub fn is_root() -> bool {
     // SAFETY: no arguments, cannot fail.

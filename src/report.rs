@@ -58,6 +58,14 @@ pub struct Totals {
     pub retries: u64,
     /// Units whose touch came back as fast as a warm read, at least; `null` where that was not measured.
     pub already_warm: Option<u64>,
+    /// Planned reads that an earlier run had done.
+    pub resumed: u64,
+    /// Planned reads that were left out since the boot had read their units.
+    pub taken: u64,
+    /// Reads beyond the plan, to find out whether the volume is warm already.
+    pub extra_reads: u64,
+    /// For how long reads that nobody waits for stood back for others', seconds.
+    pub held_back_s: f64,
     /// Touched units that were read again elsewhere.
     pub verified: u64,
     /// Those of them that were not warm: the unit is smaller than was thought.
@@ -122,7 +130,7 @@ pub struct Unreadable {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct WarmReport {
     pub schema: u32,
-    /// How it ended: `complete`, `stopped`, `deadline`, `device gone`, `failed`, `refused`.
+    /// How it ended: `complete`, `already warm`, `stopped`, `deadline`, `device gone`, `failed`, `refused`.
     pub end: String,
     /// Why it did not end well.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -172,6 +180,47 @@ impl WarmReport {
         totals.retries += before.retries;
         totals.bytes_read += before.bytes_read;
         totals.elapsed_s += after_s;
+    }
+
+    /// Whether all was read, or need not be.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.end.as_str(), "complete" | "already warm")
+    }
+
+    /// Makes it the report of the stages and of the rest, which began so many seconds later. Latencies and depth are those
+    /// of the stages: what the boot waits for.
+    pub fn then(mut self, rest: WarmReport, after_s: f64) -> WarmReport {
+        let shifted = |mut stage: StageReport| {
+            stage.started_s = stage.started_s.map(|started_s| started_s + after_s);
+            stage
+        };
+        self.stages.extend(rest.stages.into_iter().map(shifted));
+        (self.end, self.error) = match (self.end.as_str(), rest.end) {
+            // The boot's part was warm, the rest was not.
+            ("already warm", end) if end == "complete" => (end, None),
+            ("complete", end) if end == "already warm" => (self.end, None),
+            (_, end) => (end, rest.error),
+        };
+        let (totals, more) = (&mut self.totals, rest.totals);
+        totals.units += more.units;
+        totals.units_left += more.units_left;
+        totals.reads += more.reads;
+        totals.bytes_read += more.bytes_read;
+        totals.errors += more.errors;
+        totals.retries += more.retries;
+        totals.already_warm = totals.already_warm.zip(more.already_warm).map(|(one, other)| one + other);
+        totals.resumed += more.resumed;
+        totals.taken += more.taken;
+        totals.extra_reads += more.extra_reads;
+        totals.held_back_s += more.held_back_s;
+        totals.verified += more.verified;
+        totals.verify_failed += more.verify_failed;
+        totals.elapsed_s = after_s + more.elapsed_s;
+        totals.cpu_s = more.cpu_s;
+        self.unreadable.extend(rest.unreadable);
+        self.abandoned += rest.abandoned;
+        self.notes.extend(rest.notes);
+        self
     }
 
     /// For people.

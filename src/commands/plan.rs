@@ -3,7 +3,7 @@
 use super::output::Output;
 use super::warm::What;
 use crate::error::Result;
-use crate::plan::{Expectation, Mode, StagePlan};
+use crate::plan::{Expectation, Mode, Plan, StagePlan};
 use crate::units::{ByteSize, SECTOR_BYTES, as_s, human_bytes, human_ns};
 use clap::Args;
 use serde::Serialize;
@@ -57,11 +57,12 @@ struct Planned {
 pub fn run(args: PlanArgs, output: Output) -> Result<()> {
     let (options, bound) = args.what.bind(Duration::ZERO)?;
     let plan = bound.plan(options.mode.unwrap_or(Mode::Touch));
+    let rest = bound.rest(&plan, &options)?;
     let unit_bytes = plan.shape().unit_bytes;
     let expected = |totals: &StagePlan| as_s(Expectation::GP3.elapsed_ns(totals, unit_bytes));
     let mut sum = StagePlan::default();
     let mut stages = Vec::new();
-    for stage in plan.stages() {
+    for stage in plan.stages().iter().chain(rest.iter().flat_map(Plan::stages)) {
         sum.units += stage.units;
         sum.reads += stage.reads;
         sum.bytes += stage.bytes;

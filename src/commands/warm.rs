@@ -1,19 +1,23 @@
 //! `warm`: a profile's blocks, first things first.
 
-use super::common::{ReportFile, first_error, load_profile, parsed};
+use super::common::{ReportFile, first_error, load_profile, parsed, read_file};
 use super::output::Output;
 use super::progress::Bar;
-use crate::device::disk_path;
-use crate::error::{Error, Result};
+use crate::device::{Device, disk_path};
+use crate::error::{Context, Error, Result};
 use crate::plan::Mode;
-use crate::process::{leave_alone, stay_in_memory, stop_on_signals};
+use crate::process::{die_first, leave_alone, stay_in_memory, stop_on_signals};
 use crate::profile::Profile;
 use crate::report::{SCHEMA, WarmReport};
 use crate::units::{ByteSize, Rate, parse_duration};
-use crate::warm::{self, find};
+use crate::warm::{self, Control, Hooks, RestOptions, blocks, find, stamp};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+
+/// Blocks of a volume of 64 TiB take more than this; of 1 TiB a tenth of it.
+const BLOCKS_BYTES_MAX: u64 = 2 << 30;
 
 /// Warm a profile's blocks, and the rest of the volume if asked
 #[derive(Debug, Args)]
@@ -27,6 +31,8 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 some blocks could not be read, 4 the pr
 pub struct WarmArgs {
     #[command(flatten)]
     pub what: What,
+    #[command(flatten)]
+    pub rest: RestArgs,
     /// Reads in flight: a number, or `auto` to find it from the rate of completions
     #[arg(long, default_value = "auto", value_parser = parsed(depth), value_name = "auto|N")]
     pub depth: Depth,
@@ -43,6 +49,15 @@ pub struct WarmArgs {
     /// at the start, the volume is warmed all the same, and the exit code is 1
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    /// Keep in this directory what is done, so that a run after a crash, a stop or the change of root goes on there
+    #[arg(long, value_name = "DIR")]
+    pub journal: Option<PathBuf>,
+    /// Write in this directory that the volume is warm, by its serial; where that is written already, read nothing
+    #[arg(long, value_name = "DIR")]
+    pub stamp: Option<PathBuf>,
+    /// Do not stand back while the disk has others' requests: `later` and the rest at full depth
+    #[arg(long)]
+    pub regardless: bool,
     /// For an initramfs: wait so long for the disk that the profile is for to appear
     #[arg(long, value_parser = parsed(parse_duration), value_name = "TIME")]
     pub wait: Option<Duration>,
@@ -55,7 +70,7 @@ pub struct WarmArgs {
 #[derive(Debug, Args)]
 pub struct What {
     /// The profile, compiled or for people
-    #[arg(long, value_name = "FILE", required_unless_present = "rest")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["rest", "rest_blocks"])]
     pub profile: Option<PathBuf>,
     /// Block device, image file, or `auto` for the disk that carries /
     #[arg(long, default_value = "auto")]
@@ -67,9 +82,33 @@ pub struct What {
     /// What the storage hydrates at once: a size, or `auto` for 512KiB
     #[arg(long, default_value = "auto", value_parser = parsed(unit), value_name = "SIZE|auto")]
     pub unit: Unit,
-    /// After the profile: `all` warms the rest of the volume too, with idle priority
+    /// After the profile, with idle priority: what the disk's mounted filesystems have allocated, or all of the volume
     #[arg(long, value_enum)]
     pub rest: Option<Rest>,
+    /// The rest is what a snapshot holds: the JSON that `aws ebs list-snapshot-blocks` prints
+    #[arg(long, value_name = "FILE", conflicts_with = "rest")]
+    pub rest_blocks: Option<PathBuf>,
+}
+
+/// How the rest is warmed.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The rest")]
+pub struct RestArgs {
+    /// Submit at most so many reads of the rest a second
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub rest_iops: u64,
+    /// Hydrate at most so many bytes a second, such as 20MB/s
+    #[arg(long, value_parser = parsed(str::parse::<Rate>), value_name = "RATE")]
+    pub rest_rate: Option<Rate>,
+    /// Hydrate at most so many bytes
+    #[arg(long, value_parser = parsed(str::parse::<ByteSize>), value_name = "SIZE")]
+    pub rest_budget: Option<ByteSize>,
+    /// Stop this long after the rest has begun (exit code 5)
+    #[arg(long, value_parser = parsed(parse_duration), value_name = "TIME")]
+    pub rest_deadline: Option<Duration>,
+    /// Begin the rest after a share of this time, another for each volume: a fleet does not ask the storage together
+    #[arg(long, value_parser = parsed(parse_duration), value_name = "TIME")]
+    pub jitter: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -82,6 +121,7 @@ pub enum ModeArg {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Rest {
     None,
+    Allocated,
     All,
 }
 
@@ -123,19 +163,37 @@ impl What {
             depth: None,
             iops: 0,
             rate: 0,
-            rest: self.rest == Some(Rest::All),
+            rest: RestOptions::default(),
             deadline: None,
+            journal: None,
+            stand_back: true,
         }
+    }
+
+    /// What is warmed after the stages.
+    fn rest(&self) -> Result<warm::Rest> {
+        if let Some(path) = &self.rest_blocks {
+            let bytes = read_file(path, "list of snapshot blocks", BLOCKS_BYTES_MAX)?;
+            let extents = blocks::parse(&bytes).context(|| format!("failed to load `{}`", path.display()))?;
+            return Ok(warm::Rest::Within(extents));
+        }
+        Ok(match self.rest {
+            None | Some(Rest::None) => warm::Rest::None,
+            Some(Rest::Allocated) => warm::Rest::Allocated,
+            Some(Rest::All) => warm::Rest::All,
+        })
     }
 
     /// Opens what is to be read, with the profile's extents on it. Waits so long for it to appear.
     pub fn bind(&self, wait: Duration) -> Result<(warm::Options, warm::Bound)> {
-        if self.profile.is_none() && self.rest != Some(Rest::All) {
+        let rest = self.rest()?;
+        if self.profile.is_none() && rest == warm::Rest::None {
             return Err(Error::usage("failed to find anything to read: no profile and no rest")
                 .hint("give --profile FILE, or --rest all"));
         }
         let profile = self.profile.as_deref().map(load_profile).transpose()?;
-        let options = self.options(self.find(profile.as_ref(), wait)?);
+        let mut options = self.options(self.find(profile.as_ref(), wait)?);
+        options.rest.what = rest;
         let bound = warm::bind(&options, profile.as_ref())?;
         Ok((options, bound))
     }
@@ -164,27 +222,86 @@ fn survive_switch_root() {
     }
 }
 
+impl WarmArgs {
+    fn all_options(&self, options: warm::Options) -> warm::Options {
+        let rest = &self.rest;
+        warm::Options {
+            depth: self.depth.0,
+            iops: self.iops,
+            rate: self.rate.map_or(0, |rate| rate.0),
+            deadline: self.deadline,
+            journal: self.journal.clone(),
+            stand_back: !self.regardless,
+            rest: RestOptions {
+                iops: rest.rest_iops,
+                hydrated_bytes_per_s: rest.rest_rate.map_or(0, |rate| rate.0),
+                budget_bytes: rest.rest_budget.map_or(0, |budget| budget.0),
+                deadline: rest.rest_deadline,
+                jitter: rest.jitter.unwrap_or_default(),
+                ..options.rest
+            },
+            ..options
+        }
+    }
+
+    /// Names the work for a stamp: what is warmed, and by which unit.
+    fn work(&self) -> Result<String> {
+        let crc_of = |path: &Option<PathBuf>, what| match path {
+            Some(path) => {
+                let bytes = read_file(path, what, BLOCKS_BYTES_MAX)?;
+                Ok::<String, Error>(format!("{:08x}", crc32fast::hash(&bytes)))
+            }
+            None => Ok("none".into()),
+        };
+        let profile = crc_of(&self.what.profile, "profile")?;
+        let blocks = crc_of(&self.what.rest_blocks, "list of snapshot blocks")?;
+        let What { rest, unit, mode, .. } = &self.what;
+        Ok(format!("profile {profile}, rest {rest:?} {blocks}, unit {unit:?}, mode {mode:?}"))
+    }
+}
+
+/// Where a volume is stamped when it is warm, and as what.
+struct Stamping {
+    dir: PathBuf,
+    serial: String,
+    work: String,
+}
+
+impl Stamping {
+    /// Where it is asked for and the volume has a serial. Nothing is read from the volume for it.
+    fn of(args: &WarmArgs) -> Result<Option<Stamping>> {
+        let Some(dir) = args.stamp.clone() else { return Ok(None) };
+        let work = args.work()?;
+        let root = Path::new("/");
+        let device = disk_path(root, &args.what.device).and_then(|path| Device::open(&path));
+        let serial = device.ok().and_then(|device| device.serial(root));
+        if serial.is_none() {
+            tracing::info!("the volume has no serial that would tell it from a copy: it gets no stamp");
+        }
+        Ok(serial.map(|serial| Stamping { dir, serial, work }))
+    }
+
+    fn is_there(&self) -> bool {
+        stamp::is_there(&self.dir, &self.serial, &self.work)
+    }
+
+    /// A volume without a stamp is warmed once more: that is told and is no failure.
+    fn write(&self) {
+        if let Err(error) = stamp::write(Path::new("/"), &self.dir, &self.serial, &self.work) {
+            tracing::warn!("{}", error.full_text());
+        }
+    }
+}
+
 /// Warms. Whatever happens, the report is written, and whatever happens to the report, the volume is warmed.
 pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     if args.survive_switch_root {
         survive_switch_root();
     }
+    die_first();
     let stop = stop_on_signals();
     let file = args.report.clone().map(ReportFile::new);
-    let wait = args.wait.unwrap_or_default();
-    let warmed = args.what.bind(wait).and_then(|(options, bound)| {
-        let options = warm::Options {
-            depth: args.depth.0,
-            iops: args.iops,
-            rate: args.rate.map_or(0, |rate| rate.0),
-            deadline: args.deadline,
-            ..options
-        };
-        let mut bar = Bar::default();
-        let report = warm::warm(&bound, &options, stop, &mut bar);
-        bar.clear();
-        report
-    });
+    let warmed = warmed(&args, stop);
     let written = |report: &WarmReport| file.map_or(Ok(()), |file| file.write(report));
     match warmed {
         Ok(report) => {
@@ -195,6 +312,35 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
             let written = written(&refused(&args, &error));
             first_error([Err(error), written])
         }
+    }
+}
+
+fn warmed(args: &WarmArgs, stop: &AtomicBool) -> Result<WarmReport> {
+    let stamping = Stamping::of(args)?;
+    if stamping.as_ref().is_some_and(Stamping::is_there) {
+        return Ok(stamped(args));
+    }
+    let (options, bound) = args.what.bind(args.wait.unwrap_or_default())?;
+    let options = args.all_options(options);
+    let mut bar = Bar::default();
+    let hooks = Hooks { stop, control: &Control::default(), seen: None, progress: &mut bar };
+    let report = warm::warm(&bound, &options, hooks);
+    bar.clear();
+    let report = report?;
+    if let Some(stamping) = stamping.filter(|_| report.is_complete() && report.totals.errors == 0) {
+        stamping.write();
+    }
+    Ok(report)
+}
+
+/// Nothing was done, since all was done by an earlier boot.
+fn stamped(args: &WarmArgs) -> WarmReport {
+    WarmReport {
+        schema: SCHEMA,
+        end: "already warm".into(),
+        device: args.what.device.display().to_string(),
+        notes: vec!["a stamp says that an earlier run has warmed this volume: nothing was read".into()],
+        ..WarmReport::default()
     }
 }
 

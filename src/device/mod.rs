@@ -3,21 +3,25 @@
 //! Holds: nothing is ever opened for writing; what is read to recognise a volume goes through the page cache,
 //! where the kernel's own partition scan has left it. The root of `/sys`, `/proc` and `/dev` is an argument.
 
+mod allocated;
 mod fiemap;
 pub mod files;
 pub mod filesystem;
+mod fsmap;
 mod ioctl;
+mod load;
 pub mod nvme;
 pub mod storage;
 mod sysfs;
 pub mod table;
 
+pub use load::{Load, Requests};
 pub use storage::Storage;
 use sysfs::queue_requests;
 pub use sysfs::{DeviceNumber, Traffic, auto, disks, traffic, whole_disk};
 
 use crate::error::{Context, Error, Result};
-use crate::extent::Extent;
+use crate::extent::{Extent, ExtentSet};
 use crate::units::SECTOR_BYTES;
 use crate::volume::{Identity, Partition};
 use std::fs::File;
@@ -117,6 +121,25 @@ impl Device {
             (identity.serial, identity.model) = sysfs::serial_and_model(root, number);
         }
         identity
+    }
+
+    /// Bytes of the longest request that its disk takes: a longer read is several of them.
+    pub fn request_bytes(&self, root: &Path) -> u64 {
+        self.number.and_then(|number| sysfs::request_bytes(root, number)).unwrap_or(u64::MAX)
+    }
+
+    /// The sectors that filesystems on it may have allocated; all where that is not known.
+    pub fn allocated(&self, root: &Path) -> Result<ExtentSet> {
+        let partitions = self.identity(root, |_| false)?.partitions;
+        match self.number {
+            Some(number) => allocated::allocated(root, number, self.sectors, &partitions),
+            None => Ok(Extent::new(0, self.sectors).into_iter().collect()),
+        }
+    }
+
+    /// The serial of its disk, which costs no read.
+    pub fn serial(&self, root: &Path) -> Option<String> {
+        sysfs::serial_and_model(root, self.number?).0
     }
 
     /// What the volume can be recognised by. `wanted` says of which partitions, by PARTUUID, the filesystem is

@@ -162,6 +162,13 @@ pub fn queue_requests(root: &Path, number: DeviceNumber) -> Option<u32> {
     read(&dir.join("queue/nr_requests")).and_then(|text| text.parse().ok())
 }
 
+/// Bytes of the longest request of a whole disk.
+pub fn request_bytes(root: &Path, number: DeviceNumber) -> Option<u64> {
+    let dir = root.join(format!("sys/dev/block/{number}"));
+    let kib: u64 = read(&dir.join("queue/max_sectors_kb"))?.parse().ok()?;
+    kib.checked_mul(1024).filter(|bytes| *bytes > 0)
+}
+
 /// Virtual disks: nothing that is hydrated is one of these, and what they are made of is looked at itself.
 const NO_DISKS: [&str; 8] = ["dm-", "fd", "loop", "md", "nbd", "ram", "sr", "zram"];
 

@@ -29,7 +29,7 @@ pub trait Feed {
     /// time of the source.
     fn done(&mut self, _number: u64, _latency_ns: u64, _at_ns: u64) {}
 
-    /// An extra read was not read.
+    /// The `number`-th read that it gave failed. One of the plan may still be done, in parts, when the rest is.
     fn failed(&mut self, _number: u64) {}
 }
 

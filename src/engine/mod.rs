@@ -324,7 +324,7 @@ impl<S: Source + ?Sized> Loop<'_, S> {
                     self.retry.push_back(left);
                 }
                 // The end of the device came early: it shrank.
-                None => self.fail(job, 0, completion.at_ns),
+                None => self.fail(job, 0, completion.at_ns, reads),
             },
             Err(libc::EAGAIN | libc::EINTR) => {
                 self.outcome.retries += 1;
@@ -334,7 +334,7 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             Err(number) => {
                 let gone = [libc::ENODEV, libc::ENXIO, libc::EBADF, libc::ENOTCONN, libc::ECONNABORTED];
                 self.outcome.device_gone |= gone.contains(&number);
-                self.fail(job, number, completion.at_ns);
+                self.fail(job, number, completion.at_ns, reads);
             }
         }
         false
@@ -352,13 +352,14 @@ impl<S: Source + ?Sized> Loop<'_, S> {
         completion.result == Err(libc::EAGAIN)
     }
 
-    fn fail(&mut self, job: Job, number: i32, at_ns: u64) {
+    fn fail(&mut self, job: Job, number: i32, at_ns: u64, reads: &mut impl Feed) {
         self.outcome.stage(job.stage).ended_ns = at_ns;
         if job.cut.is_some() {
             let block_bytes = self.options.block_bytes;
             self.failed.piece_failed(job, number, at_ns, block_bytes, &mut self.outcome);
         } else {
             self.failures_in_a_row += 1;
+            reads.failed(job.number);
             self.failed.put_off(job, number);
         }
     }

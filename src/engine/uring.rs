@@ -58,6 +58,11 @@ impl Rung {
     }
 }
 
+/// What a ring can be made to do.
+fn limit(restricted: bool) -> &'static str {
+    if restricted { "restricted to reads" } else { "unrestricted" }
+}
+
 /// Reads through io_uring.
 pub struct UringSource {
     ring: ManuallyDrop<IoUring>,
@@ -85,27 +90,38 @@ impl UringSource {
             for restricted in [true, false] {
                 match Self::build(rung, restricted, file, slots, &sink) {
                     Ok((ring, fixed_buffer)) => {
-                        let ext_arg = ring.params().is_feature_ext_arg();
-                        return Ok(UringSource {
-                            ring: ManuallyDrop::new(ring),
-                            sink: ManuallyDrop::new(sink),
-                            in_flight: 0,
-                            start: Instant::now(),
-                            rung,
-                            fixed_buffer,
-                            restricted,
-                            ext_arg,
-                        });
+                        let made = Self::of(ring, sink, rung, fixed_buffer, restricted);
+                        let wait = if made.ext_arg { "entering the ring" } else { "polling it" };
+                        tracing::debug!("{}; waits for a time by {wait}", made.describe());
+                        return Ok(made);
                     }
                     // Refused as such (sysctl, seccomp): no other set-up will do better.
                     Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
                         return Err(error);
                     }
-                    Err(error) => refused = error,
+                    Err(error) => {
+                        let (name, limit) = (rung.name(), limit(restricted));
+                        tracing::debug!("io_uring set-up `{name}, {limit}` is refused: {error}");
+                        refused = error;
+                    }
                 }
             }
         }
         Err(refused)
+    }
+
+    fn of(ring: IoUring, sink: Sink, rung: Rung, fixed_buffer: bool, restricted: bool) -> UringSource {
+        let ext_arg = ring.params().is_feature_ext_arg();
+        UringSource {
+            ring: ManuallyDrop::new(ring),
+            sink: ManuallyDrop::new(sink),
+            in_flight: 0,
+            start: Instant::now(),
+            rung,
+            fixed_buffer,
+            restricted,
+            ext_arg,
+        }
     }
 
     fn build(
@@ -127,7 +143,10 @@ impl UringSource {
         let fixed_buffer = match registered {
             Ok(()) => true,
             // RLIMIT_MEMLOCK: plain reads do without.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EPERM)) => false,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EPERM)) => {
+                tracing::debug!("a registered buffer is refused: {error}");
+                false
+            }
             Err(error) => return Err(error),
         };
         if restricted {
@@ -222,8 +241,8 @@ impl Source for UringSource {
 
     fn describe(&self) -> String {
         let buffer = if self.fixed_buffer { "registered buffer" } else { "plain buffer" };
-        let restricted = if self.restricted { "restricted to reads" } else { "unrestricted" };
-        format!("io_uring ({}; registered file, {buffer}, {restricted})", self.rung.name())
+        let limit = limit(self.restricted);
+        format!("io_uring ({}; registered file, {buffer}, {limit})", self.rung.name())
     }
 }
 
@@ -237,5 +256,87 @@ impl Drop for UringSource {
             }
         }
         // Otherwise a stalled read may still land in the sink: both are left to the end of the process.
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::source::Priority;
+    use super::*;
+
+    const READS: u32 = 8;
+    const BYTES: u32 = 4096;
+
+    /// A file to read, or nothing where rings are refused: in a container as a rule.
+    fn file() -> Option<File> {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(u64::from(READS * BYTES)).unwrap();
+        match UringSource::new(&file, READS, BYTES) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
+                let is_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+                assert!(!is_ci, "io_uring is refused here: {error}");
+                eprintln!("SKIPPED: io_uring is refused here: {error}");
+                None
+            }
+            made => made.map(|_| Some(file)).unwrap(),
+        }
+    }
+
+    /// `None` where this kernel does not know the set-up.
+    fn made(rung: Rung, restricted: bool, file: &File) -> Option<UringSource> {
+        let sink = Sink::new(BYTES, READS).unwrap();
+        match UringSource::build(rung, restricted, file, READS, &sink) {
+            Ok((ring, fixed_buffer)) => Some(UringSource::of(ring, sink, rung, fixed_buffer, restricted)),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{rung:?}: {error}");
+                None
+            }
+        }
+    }
+
+    /// All reads come back whole, each once, and a wait for nothing ends with its time.
+    fn reads_and_waits(source: &mut UringSource) {
+        for slot in 0..READS {
+            let offset = u64::from(slot * BYTES);
+            source.submit(Request { slot, offset, bytes: BYTES, priority: Priority::Normal }).unwrap();
+        }
+        let mut done = Vec::new();
+        while done.len() < READS as usize {
+            let until_ns = source.now_ns() + 3_600_000_000_000;
+            source.wait(Some(until_ns), &mut done).unwrap();
+        }
+        let mut slots: Vec<u32> = done.iter().map(|completion| completion.slot).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, (0..READS).collect::<Vec<_>>());
+        assert!(done.iter().all(|completion| completion.result == Ok(BYTES)), "{done:?}");
+        let until_ns = source.now_ns() + 1_000_000;
+        while source.now_ns() < until_ns {
+            source.wait(Some(until_ns), &mut done).unwrap();
+        }
+        assert_eq!((done.len(), source.in_flight), (READS as usize, 0));
+    }
+
+    #[test]
+    fn every_set_up_that_this_kernel_knows_reads_and_waits() {
+        let Some(file) = file() else { return };
+        let mut known = Vec::new();
+        for rung in LADDER {
+            for restricted in [true, false] {
+                let Some(mut source) = made(rung, restricted, &file) else { continue };
+                reads_and_waits(&mut source);
+                assert!(source.describe().contains(limit(restricted)), "{source:?}");
+                known.push(rung);
+            }
+        }
+        assert!(known.contains(&Rung::Bare), "each kernel with io_uring knows the last rung");
+    }
+
+    #[test]
+    fn a_ring_that_cannot_wait_for_a_time_is_polled() {
+        let Some(file) = file() else { return };
+        // Linux before 5.11, and 5.10 before 5.10.162.
+        let mut source = made(Rung::Bare, true, &file).unwrap();
+        source.ext_arg = false;
+        reads_and_waits(&mut source);
     }
 }

@@ -6,7 +6,6 @@
 use crate::error::{Context, Result};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -26,9 +25,8 @@ pub fn now_ns() -> u64 {
 /// Locks a directory for as long as the file is open; fails at once where another has it.
 pub fn lock_dir(path: &Path) -> io::Result<File> {
     let file = File::open(path)?;
-    // SAFETY: flock takes a live descriptor and a plain number.
-    let code = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
-    if code == 0 { Ok(file) } else { Err(io::Error::last_os_error()) }
+    file.try_lock()?;
+    Ok(file)
 }
 
 /// A signal that asks to stop.

@@ -11,6 +11,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const UNSAFE: &[&str] = &[
     "device/fiemap.rs",
     "device/files.rs",
+    "device/fsmap.rs",
     "device/ioctl.rs",
     "engine/memory.rs",
     "engine/pread.rs",

@@ -32,6 +32,10 @@ class ColdVolume:
     def stats(self):
         return json.loads(run(self.binary, "--json", "lab", "stats", self.directory))
 
+    def reset(self):
+        """Makes it cold again and forgets what it saw."""
+        run(self.binary, "lab", "reset", self.directory)
+
     def __exit__(self, *_):
         try:
             run(self.binary, "lab", "umount", self.directory)

@@ -19,8 +19,9 @@ def _entry(number, name, content, mode):
 
 
 def archive(files):
-    """`files` is {path: (content, permissions)}; directories must be there already."""
-    parts = [_entry(number, name, content, 0o100000 | mode)
+    """`files` is {path: (content, permissions)}; content that is None makes a directory. Directories that are not made
+    here must be there already."""
+    parts = [_entry(number, name, content or b"", (0o040000 if content is None else 0o100000) | mode)
              for number, (name, (content, mode)) in enumerate(files.items(), 1)]
     return b"".join(parts) + _entry(0, "TRAILER!!!", b"", 0)
 

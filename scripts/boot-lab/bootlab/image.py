@@ -191,15 +191,17 @@ def lay(variant, root, binary):
     bake(root)
 
 
-def bake(root):
-    """Large files that do not compress; the same ones each time."""
-    def fill(path, size, seed):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            for at in range(0, size, 1 << 20):
-                piece = min(1 << 20, size - at)
-                file.write(hashlib.shake_128(f"{seed} {at}".encode()).digest(piece))
+def fill(path, size, seed):
+    """A file that does not compress and has no holes; the same one each time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for at in range(0, size, 1 << 20):
+            piece = min(1 << 20, size - at)
+            file.write(hashlib.shake_128(f"{seed} {at}".encode()).digest(piece))
 
+
+def bake(root):
+    """Large files, as a platform bakes them in."""
     for name, size in MODELS:
         fill(root / "var/lib/node/models" / name, size, name)
     for name, total in IMAGES:
@@ -257,12 +259,21 @@ def partition_bytes():
     return DISK_BYTES - PARTITION_START - TAIL_BYTES
 
 
-def write_table(disk, start):
+def write_table(disk, start, size=None):
+    size = size or partition_bytes()
     table = (
         f"label: gpt\nlabel-id: {DISK_UUID}\n"
-        f"start={start // 512}, size={partition_bytes() // 512}, type=linux, uuid={PART_UUID}, name=root\n"
+        f"start={start // 512}, size={size // 512}, type=linux, uuid={PART_UUID}, name=root\n"
     )
     run("sfdisk", "--quiet", disk, stdin=table)
+
+
+def make_ext4(root, disk, size, options=""):
+    """Fills the partition in place."""
+    run(
+        "mkfs.ext4", "-q", "-F", "-U", FS_UUID, "-L", "root", "-d", root,
+        "-E", f"offset={PARTITION_START},hash_seed={FS_UUID},root_owner=0:0{options}", disk, f"{size // 1024}k",
+    )
 
 
 def make_disk(variant, root, disk):
@@ -272,10 +283,7 @@ def make_disk(variant, root, disk):
     write_table(disk, PARTITION_START)
     size = partition_bytes()
     if variant == "ext4":
-        run(
-            "mkfs.ext4", "-q", "-F", "-U", FS_UUID, "-L", "root", "-d", root,
-            "-E", f"offset={PARTITION_START},hash_seed={FS_UUID},root_owner=0:0", disk, f"{size // 1024}k",
-        )
+        make_ext4(root, disk, size)
         return
     # No mkfs.xfs fills a filesystem from a tree as it is. The loop device starts at the partition: kernels without
     # partition tables can do that too. Detached lazily, it goes away with the mount at the end.

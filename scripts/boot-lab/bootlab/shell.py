@@ -20,10 +20,10 @@ def say(text):
     print(f"[{time.monotonic() - STARTED:7.1f} s] {text}", file=sys.stderr, flush=True)
 
 
-def run(*command, quiet=True, stdin=None, env=None):
+def run(*command, quiet=True, stdin=None, env=None, cwd=None):
     """Runs to the end; its output is returned, and shown where it fails."""
     command = [str(part) for part in command]
-    done = subprocess.run(command, input=stdin, capture_output=quiet, text=True, env=env)
+    done = subprocess.run(command, input=stdin, capture_output=quiet, text=True, env=env, cwd=cwd)
     if done.returncode != 0:
         output = ((done.stdout or "") + (done.stderr or "")).strip()[-4000:]
         raise LabError(f"failed to run `{' '.join(command)}` (exit code {done.returncode})\n{output}")

@@ -79,6 +79,33 @@ fn where_io_uring_is_refused_threads_read_the_same_units() {
 }
 
 #[test]
+fn each_set_up_that_is_refused_is_told_from_the_cheapest_on() {
+    if !require_root() {
+        return;
+    }
+    let volume = Volume::new(100, "io2", &["first_read=2ms"]);
+    let profile = volume.profile_of_units(0..4);
+    let warm = |log: &str| {
+        let mut command = volume.warm(&format!("--profile {profile} --log {log}"));
+        refuse(&mut command, IO_URING_SETUP, libc::EINVAL);
+        run(command).exits(0, &[]).err
+    };
+    let told = warm("debug");
+    let told: Vec<&str> = told
+        .lines()
+        .filter_map(|line| line.split_once(" set-up `")?.1.split_once('`'))
+        .map(|(name, _)| name)
+        .collect();
+    let first = "single issuer, deferred, no sqarray, restricted to reads";
+    assert_eq!(
+        (told.len(), told.first(), told.last()),
+        (8, Some(&first), Some(&"bare, unrestricted")),
+        "{told:?}"
+    );
+    assert!(!warm("info").contains("set-up"));
+}
+
+#[test]
 fn a_ring_that_can_be_made_and_not_used_leads_to_the_threads_too() {
     if !require_root() {
         return;

@@ -1,0 +1,325 @@
+//! The reads of a plan, given to the engine in order: less what is done already, what the boot has read by itself, and
+//! what stands back for the boot's own reads.
+//!
+//! Holds: a planned read is given out once; what is skipped is counted; nothing here waits. Not here: what any of it
+//! is decided by ([`super::gate`], [`super::warmth`], [`super::journal`]).
+
+use super::gate::{Gate, Look};
+use super::journal::Journal;
+use super::warmth::{Ask, SPREAD, Verdict, Warmth};
+use crate::engine::{Feed, Next};
+use crate::extent::Extent;
+use crate::plan::{Mode, Plan, PlannedRead};
+use crossbeam_channel::Receiver;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How soon a feed that is paused, or waits for answers, is asked again.
+const PAUSE_NS: u64 = 20_000_000;
+
+/// What may be said to a warming that runs.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// Nothing more is given out for as long as it is set.
+    pub pause: AtomicBool,
+}
+
+/// What was left out, and how long it was held back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// Reads that an earlier run had done.
+    pub resumed: u64,
+    /// Reads whose unit the boot read first.
+    pub taken: u64,
+    /// For how long others' requests held back what nobody waits for, nanoseconds.
+    pub held_back_ns: u64,
+    /// Whether the volume was found warm, and all else was left out.
+    pub warm: bool,
+    /// How long a read takes that is warm for certain, where that was found out.
+    pub warm_ns: Option<u64>,
+}
+
+/// What the surroundings tell a feed.
+pub struct Surroundings<'a> {
+    /// A look at the disk; `None` where there is no disk to look at, and nothing stands back.
+    pub look: Option<Box<dyn FnMut() -> Option<Look> + 'a>>,
+    /// Extents that the boot has read by itself.
+    pub seen: Option<Receiver<Extent>>,
+    /// Orders.
+    pub control: &'a Control,
+    /// Bytes of one request: a longer read counts as several.
+    pub request_bytes: u64,
+    /// Reads of the plan that are given out at most.
+    pub reads_max: u64,
+    /// How long a read takes that is warm for certain, where that is known.
+    pub warm_ns: Option<u64>,
+    /// Whether there is something to warm for certain: an image is not hydrated by anyone.
+    pub is_cold: bool,
+}
+
+/// Why a read was given out.
+enum Work {
+    /// The number of the planned read.
+    Planned(u64, PlannedRead),
+    /// Known to be warm.
+    Again,
+    /// Planned, and out of its turn.
+    Spread(u64),
+    /// Planned, and failed: it may be read in parts, after the rest.
+    PutOff(u64),
+}
+
+/// The reads of a plan.
+pub struct WarmFeed<'a> {
+    plan: &'a Plan,
+    reads: Box<dyn Iterator<Item = PlannedRead> + 'a>,
+    /// Number of the next read of the plan.
+    next: u64,
+    total: u64,
+    /// Reads that were given out, and of these those of the plan.
+    given: u64,
+    planned: u64,
+    under_way: HashMap<u64, Work>,
+    journal: &'a mut Journal,
+    warmth: Warmth,
+    /// Reads all over the plan, to be given before others.
+    spread: VecDeque<(u64, PlannedRead)>,
+    /// Given out of its turn, one bit a read; empty where none was.
+    early: Vec<u64>,
+    /// Read by the boot, one bit a unit.
+    seen_units: Vec<u64>,
+    surroundings: Surroundings<'a>,
+    gate: Gate,
+    own_requests: u64,
+    own_in_flight: u64,
+    /// Index of the first stage that stands back.
+    stands_back_from: u16,
+    skipped: Skipped,
+}
+
+impl<'a> WarmFeed<'a> {
+    /// Of a plan whose stages from an index on stand back.
+    pub fn new(
+        plan: &'a Plan,
+        journal: &'a mut Journal,
+        surroundings: Surroundings<'a>,
+        stands_back_from: u16,
+    ) -> WarmFeed<'a> {
+        let units = plan.shape().sectors.div_ceil(plan.unit_sectors());
+        let total = plan.totals().reads;
+        // Where the first reads are done by an earlier run, it has been found out that the volume is cold.
+        let known = surroundings.is_cold || journal.done() > 0 || plan.shape().mode == Mode::Full;
+        WarmFeed {
+            plan,
+            reads: Box::new(plan.reads()),
+            next: 0,
+            total,
+            given: 0,
+            planned: 0,
+            under_way: HashMap::new(),
+            journal,
+            warmth: if known { Warmth::known_cold() } else { Warmth::new(surroundings.warm_ns) },
+            spread: VecDeque::new(),
+            early: Vec::new(),
+            seen_units: vec![0; units.div_ceil(64) as usize],
+            surroundings,
+            gate: Gate::default(),
+            own_requests: 0,
+            own_in_flight: 0,
+            stands_back_from,
+            skipped: Skipped::default(),
+        }
+    }
+
+    /// What was left out.
+    pub fn skipped(&self) -> Skipped {
+        Skipped {
+            held_back_ns: self.gate.closed_ns,
+            warm: self.warmth.verdict() == Verdict::Warm,
+            warm_ns: self.warmth.warm_ns(),
+            ..self.skipped
+        }
+    }
+
+    /// The planned reads that were not given out and are not done.
+    pub fn left_over(self) -> impl Iterator<Item = PlannedRead> {
+        let WarmFeed { reads, journal, next, seen_units, plan, early, .. } = self;
+        let unit_sectors = plan.unit_sectors();
+        let is_left = move |(number, read): &(u64, PlannedRead)| {
+            !journal.is_done(*number) && !bit(&early, *number) && !bit(&seen_units, read.start / unit_sectors)
+        };
+        (next..).zip(reads).filter(is_left).map(|(_, read)| read)
+    }
+
+    fn give(&mut self, read: PlannedRead, work: Work) -> Next {
+        let extra = matches!(work, Work::Again);
+        self.under_way.insert(self.given, work);
+        self.given += 1;
+        self.own_in_flight += self.requests_of(read);
+        if extra { Next::Extra(read) } else { Next::Read(read) }
+    }
+
+    /// Its requests are no longer in the disk.
+    fn ended(&mut self, work: &Work) {
+        let requests = match work {
+            Work::Planned(_, read) => self.requests_of(*read),
+            Work::Again | Work::Spread(_) => 1,
+            // Counted when it failed; its parts are few.
+            Work::PutOff(_) => 0,
+        };
+        self.own_requests += requests;
+        self.own_in_flight = self.own_in_flight.saturating_sub(requests);
+    }
+
+    fn requests_of(&self, read: PlannedRead) -> u64 {
+        u64::from(read.bytes()).div_ceil(self.surroundings.request_bytes.max(1))
+    }
+
+    /// What the boot has read since it was asked last.
+    fn take_seen(&mut self) {
+        let Some(seen) = &self.surroundings.seen else { return };
+        let unit_sectors = self.plan.unit_sectors();
+        for unit in seen.try_iter().flat_map(|extent| extent.units(unit_sectors)) {
+            set(&mut self.seen_units, unit);
+        }
+    }
+
+    /// The next read of the plan that is still to be done.
+    fn next_planned(&mut self) -> Option<(u64, PlannedRead)> {
+        let touches = self.plan.shape().mode == Mode::Touch;
+        loop {
+            let (number, read) = (self.next, Iterator::next(&mut self.reads)?);
+            self.next += 1;
+            if self.journal.is_done(number) {
+                self.skipped.resumed += 1;
+            } else if touches && bit(&self.seen_units, read.start / self.plan.unit_sectors()) {
+                self.skipped.taken += 1;
+                self.journal.set(number);
+            } else if !bit(&self.early, number) {
+                return Some((number, read));
+            }
+        }
+    }
+
+    /// Reads at even distances in all that is left of the plan.
+    fn spread_out(&mut self) {
+        let left: Vec<(u64, PlannedRead)> = {
+            let total = self.total.saturating_sub(self.next);
+            let step = (total / SPREAD as u64).max(1);
+            let rest = (self.next..).zip(self.plan.reads().skip(self.next as usize));
+            let open = rest.filter(|(number, _)| !self.journal.is_done(*number));
+            open.step_by(step as usize).take(SPREAD).collect()
+        };
+        self.early = vec![0; self.total.div_ceil(64) as usize];
+        left.iter().for_each(|(number, _)| set(&mut self.early, *number));
+        self.warmth.spreading(left.len());
+        self.spread = left.into();
+    }
+
+    /// When what stands back may go on; `None` for now.
+    fn held_back(&mut self, now_ns: u64, in_flight: u32, stage: u16) -> Option<u64> {
+        let look = self.surroundings.look.as_mut()?;
+        if self.gate.is_due(now_ns)
+            && let Some(look) = look()
+        {
+            self.gate.look(now_ns, look, self.own_requests, self.own_in_flight);
+        }
+        if stage < self.stands_back_from { None } else { self.gate.not_before(now_ns, in_flight) }
+    }
+
+    /// The stage of the next read of the plan, without taking it.
+    fn stage_ahead(&self) -> u16 {
+        let mut reads = 0;
+        let stage = self.plan.stages().iter().position(|stage| {
+            reads += stage.reads;
+            self.next < reads
+        });
+        stage.map_or(u16::MAX, |stage| stage as u16)
+    }
+}
+
+impl Feed for &mut WarmFeed<'_> {
+    fn next(&mut self, now_ns: u64, in_flight: u32) -> Next {
+        self.take_seen();
+        if self.warmth.verdict() == Verdict::Warm {
+            return Next::End;
+        }
+        if self.surroundings.control.pause.load(Ordering::Relaxed) {
+            return Next::NotBefore(now_ns + PAUSE_NS);
+        }
+        match self.warmth.ask(in_flight) {
+            Ask::Again(read) => return self.give(read, Work::Again),
+            Ask::Wait => return Next::NotBefore(now_ns + PAUSE_NS),
+            Ask::SpreadOut => {
+                self.spread_out();
+                return self.next(now_ns, in_flight);
+            }
+            Ask::Spread => {
+                if let Some((number, read)) = self.spread.pop_front() {
+                    return self.give(read, Work::Spread(number));
+                }
+                return Next::NotBefore(now_ns + PAUSE_NS);
+            }
+            Ask::Plan => {}
+        }
+        if let Some(until_ns) = self.held_back(now_ns, in_flight, self.stage_ahead()) {
+            return Next::NotBefore(until_ns);
+        }
+        if self.planned >= self.surroundings.reads_max {
+            return Next::End;
+        }
+        match self.next_planned() {
+            Some((number, read)) => {
+                self.planned += 1;
+                self.gate.given(now_ns);
+                self.give(read, Work::Planned(number, read))
+            }
+            None => Next::End,
+        }
+    }
+
+    fn left(&self) -> Option<u64> {
+        Some(self.total - self.next)
+    }
+
+    fn done(&mut self, number: u64, latency_ns: u64, _at_ns: u64) {
+        let Some(work) = self.under_way.remove(&number) else { return };
+        self.ended(&work);
+        match work {
+            Work::Planned(planned, read) => {
+                self.journal.set(planned);
+                self.warmth.on_first(read, latency_ns);
+            }
+            Work::Again => self.warmth.on_again(Some(latency_ns)),
+            Work::Spread(planned) => {
+                self.journal.set(planned);
+                self.warmth.on_spread(Some(latency_ns));
+            }
+            Work::PutOff(planned) => self.journal.set(planned),
+        }
+    }
+
+    fn failed(&mut self, number: u64) {
+        let Some(work) = self.under_way.remove(&number) else { return };
+        self.ended(&work);
+        let planned = match work {
+            Work::Again => return self.warmth.on_again(None),
+            Work::Planned(planned, _) | Work::PutOff(planned) => planned,
+            Work::Spread(planned) => {
+                self.warmth.on_spread(None);
+                planned
+            }
+        };
+        self.under_way.insert(number, Work::PutOff(planned));
+    }
+}
+
+fn bit(bits: &[u64], number: u64) -> bool {
+    bits.get((number / 64) as usize).is_some_and(|word| word & (1 << (number % 64)) != 0)
+}
+
+fn set(bits: &mut [u64], number: u64) {
+    if let Some(word) = bits.get_mut((number / 64) as usize) {
+        *word |= 1 << (number % 64);
+    }
+}

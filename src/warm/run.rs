@@ -1,0 +1,279 @@
+//! One plan or two, run: read, verified, reported.
+
+use super::feed::{Control, Skipped, Surroundings, WarmFeed};
+use super::gate::Look;
+use super::journal::Journal;
+use super::{Bound, Options, Rest, report};
+use crate::device::Load;
+use crate::engine::{self, Depth, End, Options as EngineOptions, Outcome, Pace, Progress, Sample, Verdict};
+use crate::error::{Context, Error, Result};
+use crate::extent::Extent;
+use crate::plan::{Mode, Plan, REST};
+use crate::process;
+use crate::report::WarmReport;
+use crate::units::{SECTOR_BYTES, as_ns, as_s};
+use crossbeam_channel::Receiver;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Units that are verified: 16 that are warm leave less than 1 % for a quarter of the units being cold.
+const SAMPLES: usize = 16;
+/// Verification gives up after this.
+const VERIFY_NS_MAX: u64 = 3_000_000_000;
+/// Stages of these names run with idle priority and stand back: nothing in the boot waits for them.
+const IDLE_STAGES: [&str; 2] = ["later", REST];
+/// How often a journal that another process has is asked for.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a run is told and asked by those around it.
+pub struct Hooks<'a> {
+    /// Ends it.
+    pub stop: &'a AtomicBool,
+    /// Orders while it runs.
+    pub control: &'a Control,
+    /// Extents that the boot has read by itself: their units are left out.
+    pub seen: Option<Receiver<Extent>>,
+    /// Who looks on.
+    pub progress: &'a mut dyn Progress,
+}
+
+/// Warms, and says what came of it. An error means that nothing was read; what went wrong later is in the report.
+pub fn warm<'a>(bound: &'a Bound, options: &'a Options, hooks: Hooks<'a>) -> Result<WarmReport> {
+    let mut run = Run { bound, options, hooks };
+    let rest = &options.rest.what;
+    let plan = bound.plan(options.mode.unwrap_or(Mode::Touch));
+    // Without stages the rest is all there is.
+    let stages =
+        if *rest != Rest::None && plan.totals().reads == 0 { None } else { Some(run.stages(&plan)?) };
+    let goes_on = stages.as_ref().is_none_or(|(report, _)| report.is_complete());
+    if *rest == Rest::None || !goes_on {
+        return stages
+            .map(|(report, _)| report)
+            .ok_or_else(|| Error::failed("failed to find anything to read"));
+    }
+    run.rest(&plan, stages)
+}
+
+/// One run of a plan.
+pub(super) struct Pass {
+    pub outcome: Outcome,
+    /// Units that were not read throughout, by stage.
+    pub units_left: Vec<u64>,
+    /// Where units were touched.
+    pub verdict: Option<Verdict>,
+    /// When its first read was submitted, nanoseconds since the kernel started.
+    pub uptime_ns: u64,
+    /// What was left out.
+    pub skipped: Skipped,
+}
+
+/// What one run of a plan must keep to.
+#[derive(Clone, Copy)]
+struct Limits {
+    pace: Pace,
+    deadline: Option<Duration>,
+    reads_max: u64,
+    warm_ns: Option<u64>,
+}
+
+struct Run<'a> {
+    bound: &'a Bound,
+    options: &'a Options,
+    hooks: Hooks<'a>,
+}
+
+impl Run<'_> {
+    /// The stages: touched, verified, and where the unit was wrong read in full. Also the latency of a warm read, where the
+    /// volume was found warm.
+    fn stages(&mut self, plan: &Plan) -> Result<(WarmReport, Option<u64>)> {
+        let (bound, options) = (self.bound, self.options);
+        let mut journal = self.journal(plan, "")?;
+        let limits = Limits {
+            pace: Pace::new(options.iops, options.rate),
+            deadline: options.deadline,
+            reads_max: u64::MAX,
+            warm_ns: None,
+        };
+        let pass = self.pass(plan, limits, &mut journal)?;
+        let mut report = report::of(bound, plan, &pass);
+        let wrong = pass.verdict.as_ref().is_some_and(Verdict::unit_is_wrong);
+        if wrong && options.mode.is_none() && matches!(pass.outcome.end, End::Complete) {
+            let plan = bound.plan(Mode::Full);
+            let spent = Duration::from_nanos(process::uptime_ns().saturating_sub(pass.uptime_ns));
+            let deadline = options.deadline.map(|deadline| deadline.saturating_sub(spent));
+            let mut none = Journal::none(plan.totals().reads);
+            let second = self.pass(&plan, Limits { deadline, ..limits }, &mut none)?;
+            let first = std::mem::replace(&mut report, report::of(bound, &plan, &second));
+            report.follow(first, as_s(second.uptime_ns.saturating_sub(pass.uptime_ns)));
+            report.notes.push("every byte of the profile was read instead".into());
+        }
+        Ok((report, pass.skipped.warm_ns))
+    }
+
+    /// What no stage has, after the stages and their report.
+    fn rest(&mut self, stages: &Plan, first: Option<(WarmReport, Option<u64>)>) -> Result<WarmReport> {
+        let rest = &self.options.rest;
+        process::idle_class();
+        self.wait_for_turn(rest.jitter);
+        let nothing = || Error::failed("failed to find anything to read");
+        let plan = self.bound.rest(stages, self.options)?.ok_or_else(nothing)?;
+        let unit_bytes = self.bound.unit_bytes;
+        let iops = match rest.hydrated_bytes_per_s.div_ceil(unit_bytes) {
+            0 => rest.iops,
+            by_rate if rest.iops == 0 => by_rate,
+            by_rate => by_rate.min(rest.iops),
+        };
+        let limits = Limits {
+            pace: Pace::new(if iops == 0 { self.options.iops } else { iops }, self.options.rate),
+            deadline: rest.deadline.or(self.options.deadline),
+            reads_max: if rest.budget_bytes == 0 { u64::MAX } else { rest.budget_bytes / unit_bytes },
+            warm_ns: first.as_ref().and_then(|(_, warm_ns)| *warm_ns),
+        };
+        let mut journal = self.journal(&plan, "-rest")?;
+        let pass = self.pass(&plan, limits, &mut journal)?;
+        let report = report::of(self.bound, &plan, &pass);
+        Ok(match first {
+            None => report,
+            Some((first, _)) => {
+                let after_s = report.first_read_uptime_s - first.first_read_uptime_s;
+                first.then(report, after_s)
+            }
+        })
+    }
+
+    /// Sleeps for this volume's share of the jitter.
+    fn wait_for_turn(&self, jitter: Duration) {
+        let name = super::stamp::name_of(&self.bound.identity);
+        let share = f64::from(crc32fast::hash(name.as_bytes())) / f64::from(u32::MAX);
+        let until = std::time::Instant::now() + jitter.mul_f64(share);
+        while std::time::Instant::now() < until && !self.hooks.stop.load(Ordering::Relaxed) {
+            std::thread::sleep(BUSY_PAUSE);
+        }
+    }
+
+    /// The journal of a plan; where another process has it, that one is at work, and is waited for.
+    fn journal(&self, plan: &Plan, suffix: &str) -> Result<Journal> {
+        let reads = plan.totals().reads;
+        let Some(dir) = &self.options.journal else { return Ok(Journal::none(reads)) };
+        let path = dir.join(format!("{}{suffix}.journal", super::stamp::name_of(&self.bound.identity)));
+        let mut told = false;
+        loop {
+            match Journal::open(&path, key(plan), reads) {
+                Ok(Some(journal)) => return Ok(journal),
+                Ok(None) if self.hooks.stop.load(Ordering::Relaxed) => {
+                    return Err(Error::failed(format!(
+                        "failed to wait for journal `{}`: stopped",
+                        path.display()
+                    )));
+                }
+                Ok(None) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::info!("another process warms this volume; waiting for it");
+                    }
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                // To read something twice is better than not to read it.
+                Err(error) => {
+                    tracing::warn!("{}; what an earlier run did is not known", error.full_text());
+                    return Ok(Journal::none(reads));
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, plan: &Plan, limits: Limits, journal: &mut Journal) -> Result<Pass> {
+        let device = &self.bound.device;
+        let queue = device.queue_requests(&self.options.root);
+        let depth = self.options.depth.map_or_else(|| Depth::auto(queue), Depth::fixed);
+        let mut source = engine::open(device.file(), depth.max(), plan.read_bytes_max())
+            .context(|| format!("failed to prepare reads of `{}`", device.path().display()))?;
+        self.hooks.progress.begin(plan.stages());
+        let (now_ns, uptime_ns) = (source.now_ns(), process::uptime_ns());
+        let idle = plan.stages().iter().position(|stage| IDLE_STAGES.contains(&stage.name.as_str()));
+        let idle = idle.map_or(u16::MAX, |index| index as u16);
+        let deadline_ns = limits.deadline.map(|deadline| now_ns.saturating_add(as_ns(deadline)));
+        let engine_options = EngineOptions {
+            depth,
+            pace: limits.pace,
+            deadline_ns,
+            block_bytes: device.block_bytes(),
+            idle_from_stage: idle,
+        };
+        let load = self.load();
+        let surroundings = Surroundings {
+            look: load.as_ref().map(|load| Box::new(|| look(load)) as Box<_>),
+            seen: self.hooks.seen.clone(),
+            control: self.hooks.control,
+            request_bytes: device.request_bytes(&self.options.root),
+            reads_max: limits.reads_max,
+            warm_ns: limits.warm_ns,
+            is_cold: device.number().is_none(),
+        };
+        let mut feed = WarmFeed::new(plan, journal, surroundings, idle);
+        let (stop, progress) = (self.hooks.stop, &mut *self.hooks.progress);
+        let mut outcome = engine::run(&mut *source, &mut feed, engine_options, stop, progress);
+        let skipped = feed.skipped();
+        let units_left = match skipped.warm {
+            true => vec![0; plan.stages().len()],
+            false => plan.units_of(outcome.left.iter().copied().chain(feed.left_over())),
+        };
+        let touched = plan.shape().mode == Mode::Touch && matches!(outcome.end, End::Complete);
+        let verdict = if touched && !skipped.warm {
+            let until_ns = source.now_ns().saturating_add(VERIFY_NS_MAX);
+            let until_ns = Some(deadline_ns.map_or(until_ns, |deadline| deadline.min(until_ns)));
+            let read_bytes = device.block_bytes().max(4096);
+            let samples = self.samples(&outcome, read_bytes);
+            engine::verify(&mut *source, samples, read_bytes, until_ns, stop).ok()
+        } else {
+            None
+        };
+        let unfinished = verdict.as_ref().is_some_and(|verdict| verdict.unfinished);
+        if unfinished && stop.load(Ordering::Relaxed) {
+            outcome.end = End::Stopped;
+        }
+        // What the run did before its first read is in the time to it.
+        let first_ns = outcome.stages.iter().filter_map(|stage| stage.started_ns).min().unwrap_or(now_ns);
+        let uptime_ns = uptime_ns + first_ns.saturating_sub(now_ns);
+        Ok(Pass { outcome, units_left, verdict, uptime_ns, skipped })
+    }
+
+    /// The disk's counters, where something is to stand back.
+    fn load(&self) -> Option<Load> {
+        let number = self.bound.device.number().filter(|_| self.options.stand_back)?;
+        let load = Load::of(&self.options.root, number);
+        load.inspect_err(|error| tracing::info!("{}; nothing stands back", error.full_text())).ok()
+    }
+
+    /// Spread over the run, and only of units that have a far block.
+    fn samples(&self, outcome: &Outcome, read_bytes: u32) -> Vec<Sample> {
+        let volume_bytes = self.bound.device.sectors() * SECTOR_BYTES;
+        let (all, count) = (&outcome.samples, outcome.samples.len().min(SAMPLES));
+        let chosen = (0..count).map(|number| {
+            let (offset, touch_ns) = all[number * all.len() / count];
+            Sample::new(offset, touch_ns, self.bound.unit_bytes, volume_bytes, u64::from(read_bytes))
+        });
+        chosen.filter(|sample| sample.far != sample.touched).collect()
+    }
+}
+
+fn look(load: &Load) -> Option<Look> {
+    let requests = load.look().ok()?;
+    Some(Look { ended: requests.ended, in_flight: requests.in_flight })
+}
+
+/// Tells plans apart: another profile, unit, mode, rest or size of disk makes another key.
+fn key(plan: &Plan) -> u64 {
+    let mut of_stages = crc32fast::Hasher::new();
+    let mut of_shape = crc32fast::Hasher::new();
+    for read in plan.stage_reads() {
+        of_stages.update(&read.start.to_le_bytes());
+        of_stages.update(&read.sectors.to_le_bytes());
+    }
+    let (shape, totals) = (plan.shape(), plan.totals());
+    for number in [shape.sectors, shape.unit_bytes, u64::from(shape.block_bytes), totals.reads, totals.bytes]
+    {
+        of_shape.update(&number.to_le_bytes());
+    }
+    of_shape.update(shape.mode.name().as_bytes());
+    u64::from(of_stages.finalize()) << 32 | u64::from(of_shape.finalize())
+}
