@@ -85,7 +85,7 @@ impl Findings {
         }
     }
 
-    /// The unit, where it is sure enough to touch by.
+    /// The unit, where it could be told.
     pub fn unit_bytes(&self) -> Option<u64> {
         self.unit.map(|unit| unit.bytes)
     }
@@ -209,9 +209,9 @@ pub fn parse(bytes: &[u8]) -> Result<Findings> {
     Ok(findings)
 }
 
-/// What is known of a volume on this machine. What cannot be read is logged and not known: nobody waits for it.
-pub fn known(root: &Path, identity: &Identity) -> Option<Findings> {
-    load(&root.join(FOLDER), identity).unwrap_or_else(|error| {
+/// What is known of a volume in a folder. What cannot be read is logged and not known: nobody waits for it.
+pub fn known(folder: &Path, identity: &Identity) -> Option<Findings> {
+    load(folder, identity).unwrap_or_else(|error| {
         tracing::warn!("{}", error.full_text());
         None
     })
@@ -249,14 +249,14 @@ mod tests {
         for serial in [Some("vol0123"), None] {
             let saved = findings(serial);
             let path = save(&folder, &saved).unwrap().unwrap();
-            assert_eq!(known(root.path(), &volume(serial)), Some(saved), "{}", path.display());
-            assert_eq!(known(root.path(), &volume(Some("vol0124"))), None);
+            assert_eq!(known(&folder, &volume(serial)), Some(saved), "{}", path.display());
+            assert_eq!(known(&folder, &volume(Some("vol0124"))), None);
         }
         // Grown: a serial is enough, a partition table is not.
-        assert!(known(root.path(), &Identity { sectors: 4096, ..volume(Some("vol0123")) }).is_some());
-        assert!(known(root.path(), &Identity { sectors: 4096, ..volume(None) }).is_none());
+        assert!(known(&folder, &Identity { sectors: 4096, ..volume(Some("vol0123")) }).is_some());
+        assert!(known(&folder, &Identity { sectors: 4096, ..volume(None) }).is_none());
         assert_eq!(save(&folder, &Findings::new(Identity::of_size(8), "probe", 0)).unwrap(), None);
-        assert_eq!(known(root.path(), &Identity::of_size(8)), None);
+        assert_eq!(known(&folder, &Identity::of_size(8)), None);
         assert_eq!(known(Path::new("/nonexistent"), &volume(None)), None);
     }
 
@@ -292,7 +292,7 @@ mod tests {
             let error = load(&folder, &volume(Some("vol0123"))).unwrap_err().full_text();
             assert!(error.contains(why) && error.contains("vol0123.json"), "{error}");
             assert!(error.contains("remove the file"), "{error}");
-            assert_eq!(known(root.path(), &volume(Some("vol0123"))), None);
+            assert_eq!(known(&folder, &volume(Some("vol0123"))), None);
         }
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();

@@ -108,7 +108,8 @@ pub fn stay_in_memory() -> io::Result<()> {
 
 /// From now on this thread computes only when no other has anything to compute.
 pub fn idle_class() {
-    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: a struct of plain numbers, of which some C libraries have more than others; all are 0 in this class.
+    let param: libc::sched_param = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel reads a live struct; 0 stands for the calling thread.
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) } != 0 {
         tracing::info!("failed to take idle turns of the processor: {}", io::Error::last_os_error());

@@ -196,7 +196,7 @@ fn methods(args: &BenchArgs) -> Result<Vec<Method>> {
 
 fn keep_findings(args: &BenchArgs, subject: &Subject, report: &mut BenchReport) -> Result<()> {
     let Some(best) = report.recommended.as_ref().filter(|_| report.evidence.cold) else { return Ok(()) };
-    let identity = subject.recognise(report.volume.take().unwrap_or_default());
+    let identity = subject.device.recognised(&subject.root, report.volume.take().unwrap_or_default());
     let mut findings = findings_of(&identity, "bench");
     findings.unit = report.unit.bytes.map(|bytes| Unit { bytes, confidence: report.unit.confidence });
     findings.best = Some(Best {

@@ -95,14 +95,6 @@ impl Subject {
         Ok((identity, stages.into_iter().map(|stage| (stage.name, stage.extents)).collect()))
     }
 
-    /// What it can be recognised by when it is met again: its serial, else its partition table, which is read now.
-    pub fn recognise(&self, identity: Identity) -> Identity {
-        if identity.serial.is_some() || identity.is_bound() {
-            return identity;
-        }
-        self.device.identity(&self.root, |_| false).unwrap_or(identity)
-    }
-
     /// What is known to be written, and in words: of files that lie on it, or of the image that it is. `None`: not
     /// known.
     pub fn written(&self, known: &Known) -> Result<(Option<ExtentSet>, String)> {

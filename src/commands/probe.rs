@@ -143,7 +143,7 @@ fn save(args: &ProbeArgs, subject: &Subject, found: &Found, report: &mut ProbeRe
     if matches!(found.end, End::Stopped | End::Unreadable) || found.reads == 0 {
         return Ok(());
     }
-    let identity = subject.recognise(report.volume.take().unwrap_or_default());
+    let identity = subject.device.recognised(&subject.root, report.volume.take().unwrap_or_default());
     let mut findings = findings_of(&identity, "probe");
     report.volume = Some(identity);
     findings.unit = report.unit.bytes.map(|bytes| Unit { bytes, confidence: report.unit.confidence });

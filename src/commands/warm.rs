@@ -5,6 +5,7 @@ use super::output::Output;
 use super::progress::Bar;
 use crate::device::{Device, disk_path};
 use crate::error::{Context, Error, Result};
+use crate::findings::FOLDER;
 use crate::plan::Mode;
 use crate::process::{die_first, leave_alone, stay_in_memory, stop_on_signals};
 use crate::profile::Profile;
@@ -77,12 +78,16 @@ pub struct What {
     #[arg(long, default_value = "auto")]
     pub device: PathBuf,
     /// `touch` reads one block per unit, `full` every byte of the profile; `auto` touches, verifies a sample, and
-    /// reads every byte where the unit turns out smaller
+    /// reads every byte where the unit turns out smaller, or where `bench` found that best on this volume
     #[arg(long, value_enum, default_value_t = ModeArg::Auto)]
     pub mode: ModeArg,
-    /// What the storage hydrates at once: a size, or `auto` for 512KiB
+    /// What the storage hydrates at once: a size, or `auto` for what `bench` or `probe --save` found on this volume, and
+    /// else 512KiB
     #[arg(long, default_value = "auto", value_parser = parsed(unit), value_name = "SIZE|auto")]
     pub unit: Unit,
+    /// Folder of what was found, one file a volume
+    #[arg(long, value_name = "FOLDER", default_value_os_t = Path::new("/").join(FOLDER), hide_default_value = true)]
+    pub findings: PathBuf,
     /// After the profile, with idle priority: what the disk's mounted filesystems have allocated, or all of the volume
     #[arg(long, value_enum)]
     pub rest: Option<Rest>,
@@ -195,7 +200,8 @@ impl What {
         let profile = self.profile.as_deref().map(load_profile).transpose()?;
         let mut options = self.options(self.find(profile.as_ref(), wait)?);
         options.rest.what = rest;
-        let bound = warm::bind(&options, profile.as_ref())?;
+        let mut bound = warm::bind(&options, profile.as_ref())?;
+        bound.use_findings(&mut options, &self.findings);
         Ok((options, bound))
     }
 

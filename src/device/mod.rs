@@ -142,6 +142,19 @@ impl Device {
         sysfs::serial_and_model(root, self.number?).0
     }
 
+    /// What it can be recognised by when it is met again, given what is known of it: its serial, else its partition
+    /// table or filesystem, which is read now if it was not before.
+    pub fn recognised(&self, root: &Path, known: Identity) -> Identity {
+        if known.serial.is_some() || known.is_bound() {
+            return known;
+        }
+        let named = self.named(root);
+        if named.serial.is_some() {
+            return named;
+        }
+        self.identity(root, |_| false).unwrap_or(known)
+    }
+
     /// What the volume can be recognised by. `wanted` says of which partitions, by PARTUUID, the filesystem is
     /// looked up: on a cold volume each look-up is a first read.
     pub fn identity(&self, root: &Path, wanted: impl Fn(&str) -> bool) -> Result<Identity> {

@@ -28,6 +28,8 @@ fn ln_choose(n: u64, k: u64) -> f64 {
 pub struct Share {
     hits: f64,
     misses: f64,
+    /// Of both; asked for again and again.
+    ln_beta: f64,
 }
 
 impl Share {
@@ -39,13 +41,17 @@ impl Share {
         let weight = (cases_max / cases).min(1.0);
         let (hits, all) = (hits * weight, cases * weight);
         let hits = hits.max(least * all);
-        Share { hits, misses: (all - hits).max(f64::MIN_POSITIVE) }
+        let misses = (all - hits).max(f64::MIN_POSITIVE);
+        Share { hits, misses, ln_beta: ln_beta(hits, misses) }
     }
 
     /// Logarithm of the chance of a certain sequence of cases, `hits` of them hits.
     pub fn ln_chance(self, hits: u64, cases: u64) -> f64 {
         let misses = cases.saturating_sub(hits) as f64;
-        ln_beta(self.hits + hits as f64, self.misses + misses) - ln_beta(self.hits, self.misses)
+        if cases == 0 {
+            return 0.0;
+        }
+        ln_beta(self.hits + hits as f64, self.misses + misses) - self.ln_beta
     }
 
     /// Chance of at least so many hits.

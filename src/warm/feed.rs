@@ -190,12 +190,15 @@ impl<'a> WarmFeed<'a> {
         loop {
             let (number, read) = (self.next, Iterator::next(&mut self.reads)?);
             self.next += 1;
+            if bit(&self.early, number) {
+                continue;
+            }
             if self.journal.is_done(number) {
                 self.skipped.resumed += 1;
             } else if touches && bit(&self.seen_units, read.start / self.plan.unit_sectors()) {
                 self.skipped.taken += 1;
                 self.journal.set(number);
-            } else if !bit(&self.early, number) {
+            } else {
                 return Some((number, read));
             }
         }
@@ -207,10 +210,11 @@ impl<'a> WarmFeed<'a> {
             let total = self.total.saturating_sub(self.next);
             let step = (total / SPREAD as u64).max(1);
             let rest = (self.next..).zip(self.plan.reads().skip(self.next as usize));
-            let open = rest.filter(|(number, _)| !self.journal.is_done(*number));
+            let open =
+                rest.filter(|(number, _)| !self.journal.is_done(*number) && !bit(&self.early, *number));
             open.step_by(step as usize).take(SPREAD).collect()
         };
-        self.early = vec![0; self.total.div_ceil(64) as usize];
+        self.early.resize(self.total.div_ceil(64) as usize, 0);
         left.iter().for_each(|(number, _)| set(&mut self.early, *number));
         self.warmth.spreading(left.len());
         self.spread = left.into();

@@ -8,6 +8,7 @@ mod feed;
 pub mod find;
 mod gate;
 mod journal;
+mod known;
 mod report;
 mod run;
 pub mod stamp;
@@ -98,6 +99,8 @@ pub struct Bound {
     stages: Vec<(String, Vec<Extent>)>,
     profile: String,
     unit_bytes: u64,
+    /// What was known of the volume and is used, for people.
+    known: Vec<String>,
 }
 
 /// Opens the device, checks that the profile is for it and finds its extents.
@@ -122,7 +125,7 @@ pub fn bind(options: &Options, profile: Option<&Profile>) -> Result<Bound> {
         None => (Identity::of_size(device.sectors()), Vec::new()),
     };
     let profile = profile.map_or_else(String::new, |profile| profile.name.clone());
-    Ok(Bound { device, identity, stages, profile, unit_bytes })
+    Ok(Bound { device, identity, stages, profile, unit_bytes, known: Vec::new() })
 }
 
 impl Bound {

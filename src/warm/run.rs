@@ -40,18 +40,9 @@ pub struct Hooks<'a> {
 /// Warms, and says what came of it. An error means that nothing was read; what went wrong later is in the report.
 pub fn warm<'a>(bound: &'a Bound, options: &'a Options, hooks: Hooks<'a>) -> Result<WarmReport> {
     let mut run = Run { bound, options, hooks };
-    let rest = &options.rest.what;
-    let plan = bound.plan(options.mode.unwrap_or(Mode::Touch));
-    // Without stages the rest is all there is.
-    let stages =
-        if *rest != Rest::None && plan.totals().reads == 0 { None } else { Some(run.stages(&plan)?) };
-    let goes_on = stages.as_ref().is_none_or(|(report, _)| report.is_complete());
-    if *rest == Rest::None || !goes_on {
-        return stages
-            .map(|(report, _)| report)
-            .ok_or_else(|| Error::failed("failed to find anything to read"));
-    }
-    run.rest(&plan, stages)
+    let mut report = run.all()?;
+    report.notes.splice(0..0, bound.known.iter().cloned());
+    Ok(report)
 }
 
 /// One run of a plan.
@@ -82,63 +73,99 @@ struct Run<'a> {
     hooks: Hooks<'a>,
 }
 
+/// What came of a plan.
+struct Done {
+    report: WarmReport,
+    /// How long a warm read takes, where the volume was found warm.
+    warm_ns: Option<u64>,
+    /// Whether what was touched is smaller than a unit was thought to be, and every byte was read instead.
+    in_full: bool,
+}
+
 impl Run<'_> {
-    /// The stages: touched, verified, and where the unit was wrong read in full. Also the latency of a warm read, where the
-    /// volume was found warm.
-    fn stages(&mut self, plan: &Plan) -> Result<(WarmReport, Option<u64>)> {
+    fn all(&mut self) -> Result<WarmReport> {
+        let rest = &self.options.rest.what;
+        let plan = self.bound.plan(self.options.mode.unwrap_or(Mode::Touch));
+        // Without stages the rest is all there is.
+        let stages =
+            if *rest != Rest::None && plan.totals().reads == 0 { None } else { Some(self.stages(&plan)?) };
+        let goes_on = stages.as_ref().is_none_or(|done| done.report.is_complete());
+        if *rest == Rest::None || !goes_on {
+            return stages
+                .map(|done| done.report)
+                .ok_or_else(|| Error::failed("failed to find anything to read"));
+        }
+        self.rest(&plan, stages)
+    }
+
+    fn stages(&mut self, plan: &Plan) -> Result<Done> {
         let (bound, options) = (self.bound, self.options);
-        let mut journal = self.journal(plan, "")?;
         let limits = Limits {
             pace: Pace::new(options.iops, options.rate),
             deadline: options.deadline,
             reads_max: u64::MAX,
             warm_ns: None,
         };
-        let pass = self.pass(plan, limits, &mut journal)?;
-        let mut report = report::of(bound, plan, &pass);
-        let wrong = pass.verdict.as_ref().is_some_and(Verdict::unit_is_wrong);
-        if wrong && options.mode.is_none() && matches!(pass.outcome.end, End::Complete) {
-            let plan = bound.plan(Mode::Full);
-            let spent = Duration::from_nanos(process::uptime_ns().saturating_sub(pass.uptime_ns));
-            let deadline = options.deadline.map(|deadline| deadline.saturating_sub(spent));
-            let mut none = Journal::none(plan.totals().reads);
-            let second = self.pass(&plan, Limits { deadline, ..limits }, &mut none)?;
-            let first = std::mem::replace(&mut report, report::of(bound, &plan, &second));
-            report.follow(first, as_s(second.uptime_ns.saturating_sub(pass.uptime_ns)));
-            report.notes.push("every byte of the profile was read instead".into());
-        }
-        Ok((report, pass.skipped.warm_ns))
+        let in_full = || Ok((bound.plan(Mode::Full), limits));
+        self.verified(plan, limits, "", in_full, "every byte of the profile was read instead")
     }
 
     /// What no stage has, after the stages and their report.
-    fn rest(&mut self, stages: &Plan, first: Option<(WarmReport, Option<u64>)>) -> Result<WarmReport> {
-        let rest = &self.options.rest;
+    fn rest(&mut self, stages: &Plan, first: Option<Done>) -> Result<WarmReport> {
         process::idle_class();
-        self.wait_for_turn(rest.jitter);
-        let nothing = || Error::failed("failed to find anything to read");
-        let plan = self.bound.rest(stages, self.options)?.ok_or_else(nothing)?;
-        let unit_bytes = self.bound.unit_bytes;
-        let iops = match rest.hydrated_bytes_per_s.div_ceil(unit_bytes) {
-            0 => rest.iops,
-            by_rate if rest.iops == 0 => by_rate,
-            by_rate => by_rate.min(rest.iops),
+        self.wait_for_turn(self.options.rest.jitter);
+        let (bound, options) = (self.bound, self.options);
+        let warm_ns = first.as_ref().and_then(|done| done.warm_ns);
+        let of = |stages: &Plan| {
+            let nothing = || Error::failed("failed to find anything to read");
+            let plan = bound.rest(stages, options)?.ok_or_else(nothing)?;
+            let limits = rest_limits(options, &plan, warm_ns);
+            Ok::<_, Error>((plan, limits))
         };
-        let limits = Limits {
-            pace: Pace::new(if iops == 0 { self.options.iops } else { iops }, self.options.rate),
-            deadline: rest.deadline.or(self.options.deadline),
-            reads_max: if rest.budget_bytes == 0 { u64::MAX } else { rest.budget_bytes / unit_bytes },
-            warm_ns: first.as_ref().and_then(|(_, warm_ns)| *warm_ns),
-        };
-        let mut journal = self.journal(&plan, "-rest")?;
-        let pass = self.pass(&plan, limits, &mut journal)?;
-        let report = report::of(self.bound, &plan, &pass);
+        // What the stages have shown of the unit holds for the rest.
+        let in_full = || of(&bound.plan(Mode::Full));
+        let (plan, limits) =
+            if first.as_ref().is_some_and(|done| done.in_full) { in_full()? } else { of(stages)? };
+        let report =
+            self.verified(&plan, limits, "-rest", in_full, "every byte of the rest was read instead")?.report;
         Ok(match first {
             None => report,
-            Some((first, _)) => {
+            Some(Done { report: first, .. }) => {
                 let after_s = report.first_read_uptime_s - first.first_read_uptime_s;
                 first.then(report, after_s)
             }
         })
+    }
+
+    /// Runs a plan: what it touched is verified, and where the unit was wrong and nobody named a mode the same is read
+    /// in full, which is noted.
+    fn verified(
+        &mut self,
+        plan: &Plan,
+        limits: Limits,
+        journal: &str,
+        in_full: impl FnOnce() -> Result<(Plan, Limits)>,
+        note: &str,
+    ) -> Result<Done> {
+        let mut journal = self.journal(plan, journal)?;
+        let pass = self.pass(plan, limits, &mut journal)?;
+        let mut report = report::of(self.bound, plan, &pass);
+        let wrong = pass.verdict.as_ref().is_some_and(Verdict::unit_is_wrong);
+        let in_full = match wrong && self.options.mode.is_none() && matches!(pass.outcome.end, End::Complete)
+        {
+            true => Some(in_full()?),
+            false => None,
+        };
+        if let Some((plan, again)) = &in_full {
+            let spent = Duration::from_nanos(process::uptime_ns().saturating_sub(pass.uptime_ns));
+            let deadline = limits.deadline.map(|deadline| deadline.saturating_sub(spent));
+            let mut none = Journal::none(plan.totals().reads);
+            let second = self.pass(plan, Limits { deadline, ..*again }, &mut none)?;
+            let first = std::mem::replace(&mut report, report::of(self.bound, plan, &second));
+            report.follow(first, as_s(second.uptime_ns.saturating_sub(pass.uptime_ns)));
+            report.notes.push(note.into());
+        }
+        Ok(Done { report, warm_ns: pass.skipped.warm_ns, in_full: in_full.is_some() })
     }
 
     /// Sleeps for this volume's share of the jitter.
@@ -251,6 +278,27 @@ impl Run<'_> {
             Sample::new(offset, touch_ns, self.bound.unit_bytes, volume_bytes, u64::from(read_bytes))
         });
         chosen.filter(|sample| sample.far != sample.touched).collect()
+    }
+}
+
+/// What a plan of the rest must keep to.
+fn rest_limits(options: &Options, plan: &Plan, warm_ns: Option<u64>) -> Limits {
+    let rest = &options.rest;
+    // What a read hydrates: its unit, or where every byte is read what it reads.
+    let bytes = match plan.shape().mode {
+        Mode::Touch => plan.shape().unit_bytes,
+        Mode::Full => u64::from(plan.read_bytes_max()),
+    };
+    let iops = match rest.hydrated_bytes_per_s.div_ceil(bytes) {
+        0 => rest.iops,
+        by_rate if rest.iops == 0 => by_rate,
+        by_rate => by_rate.min(rest.iops),
+    };
+    Limits {
+        pace: Pace::new(if iops == 0 { options.iops } else { iops }, options.rate),
+        deadline: rest.deadline.or(options.deadline),
+        reads_max: if rest.budget_bytes == 0 { u64::MAX } else { rest.budget_bytes / bytes },
+        warm_ns,
     }
 }
 

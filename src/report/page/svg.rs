@@ -6,7 +6,7 @@ use crate::units::human_ns;
 use std::fmt::Write;
 
 /// Width of every chart.
-pub const WIDTH: f64 = 360.0;
+pub const WIDTH: f64 = 330.0;
 
 /// A chart of so high, with what it shows in words.
 pub fn chart(html: &mut Html, height: f64, id: &'static str, words: &str, inside: impl FnOnce(&mut Html)) {
