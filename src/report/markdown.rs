@@ -241,13 +241,16 @@ fn map(out: &mut String, report: &WarmReport) {
     let mut row = String::new();
     let _ = writeln!(out, "## The volume\n\n```text");
     for from in (0..cells).step_by(each) {
-        let left: u64 = map.left.iter().map(|cells| some(&cells.0, from)).sum();
+        let read_by = |at: &usize| {
+            let left = map.left.get(*at).map_or(0, |cells| some(&cells.0, from));
+            some(&map.planned[*at].0, from) > left
+        };
         // The earliest stage is told: what is most urgent.
-        let stage = map.planned.iter().position(|cells| some(&cells.0, from) > 0);
+        let stage = (0..map.planned.len()).find(read_by);
         row.push(match stage {
             _ if some(&map.unreadable.0, from) > 0 => 'x',
-            Some(_) if left > 0 => '?',
             Some(stage) => sign(stage),
+            None if map.planned.iter().any(|cells| some(&cells.0, from) > 0) => '?',
             None => '.',
         });
         if row.len() == MAP_COLUMNS {

@@ -133,7 +133,7 @@ fn a_bench_is_drawn_with_its_knee_its_methods_and_its_distributions() {
     if !require_root() || !require("chromium") {
         return;
     }
-    let volume = Volume::new(97 * 32, "io2", &["first_read=6ms", "fetches=16", "sigma=0.2"]);
+    let volume = Volume::new(97 * 32, "io2", &["first_read=20ms", "fetches=16", "sigma=0.1"]);
     let page = volume.path("bench.html");
     let mut bench =
         volume.verb("bench", "--methods touch,documented-fio --no-save --first-touches 200 --json");

@@ -109,7 +109,7 @@ fn tiles(html: &mut Html, report: &BenchReport) {
     all.push(("the same again", us(warm.p50), format!("median; {:.0} times faster", report.evidence.ratio)));
     let share = &report.evidence.cold_share;
     let low = percent(share.low);
-    let range = format!("{} to {}", low.trim_end_matches(" %"), percent(share.high));
+    let range = format!("{} to {}", low.trim_end_matches(" %"), percent(share.high).replace(' ', "\u{a0}"));
     all.push(("was cold", range, format!("{} of {} first reads", share.cold, share.first_reads)));
     parts::tiles(html, &all);
 }
