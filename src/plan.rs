@@ -318,14 +318,15 @@ impl Plan {
         })
     }
 
-    /// Units that some of its reads lie in, by stage.
-    pub fn units_of(&self, reads: impl Iterator<Item = PlannedRead>) -> Vec<u64> {
-        let mut units = vec![0; self.stages.len()];
+    /// Units that some of its reads lie in, by stage and by cell of so many units, in order of address.
+    pub fn cells_of(&self, reads: impl Iterator<Item = PlannedRead>, cell_units: u64) -> Vec<Vec<u64>> {
+        let cells = self.shape.units().div_ceil(cell_units) as usize;
+        let mut units = vec![vec![0; cells]; self.stages.len()];
         let mut seen = vec![0u64; self.planned.len()];
         for read in reads {
             let unit = read.start / self.shape.unit_sectors();
             let (word, bit) = (&mut seen[(unit / 64) as usize], 1 << (unit % 64));
-            units[usize::from(read.stage)] += u64::from(*word & bit == 0);
+            units[usize::from(read.stage)][(unit / cell_units) as usize] += u64::from(*word & bit == 0);
             *word |= bit;
         }
         units
@@ -527,9 +528,19 @@ mod tests {
                 prop_assert_eq!(plan.totals().units, 8);
                 prop_assert!(mode == Mode::Touch || read.covers(disk));
             }
-            let all: u64 = plan.units_of(plan.reads()).iter().sum();
+            let units = |reads: usize, cell_units: u64| -> u64 {
+                plan.cells_of(plan.reads().take(reads), cell_units).iter().flatten().sum()
+            };
+            let all = units(usize::MAX, 3);
             prop_assert_eq!(all, plan.totals().units);
-            prop_assert_eq!(plan.units_of(plan.reads().take(1)).iter().sum::<u64>(), reads.min(1));
+            prop_assert_eq!(units(1, 8), reads.min(1));
+            // Of one unit each, a cell is a unit.
+            let cells = plan.cells_of(plan.reads(), 1);
+            for unit in 0..8 {
+                let is_read = plan.reads().any(|read| read.start / 1024 == unit);
+                let counted: u64 = cells.iter().map(|stage| stage[unit as usize]).sum();
+                prop_assert_eq!(counted, u64::from(is_read));
+            }
         }
     }
 }

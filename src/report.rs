@@ -3,14 +3,31 @@
 //! Not here: devices, clocks, files.
 
 mod bench;
+mod bins;
+mod document;
 #[cfg(feature = "report")]
 mod histograms;
+mod map;
+#[cfg(feature = "report")]
+mod markdown;
+#[cfg(feature = "report")]
+mod page;
+mod prices;
 mod probe;
 
 pub use bench::*;
+pub use bins::*;
+pub use document::*;
 #[cfg(feature = "report")]
 pub use histograms::*;
+pub use map::*;
+pub use prices::*;
 pub use probe::*;
+
+#[cfg(feature = "report")]
+use bench::mb_per_s;
+#[cfg(feature = "report")]
+use probe::{confidence, percent};
 
 use crate::units::{human_bytes, human_ns};
 use serde::Serialize;
@@ -150,6 +167,7 @@ pub struct WarmReport {
     pub stages: Vec<StageReport>,
     pub totals: Totals,
     pub latency_us: LatencyUs,
+    pub latency_bins: Bins,
     /// Latency of a warm read by the verification; `null` where nothing was verified.
     pub warm_latency_us: Option<u64>,
     pub depth: DepthReport,
@@ -159,6 +177,10 @@ pub struct WarmReport {
     pub unreadable: Vec<Unreadable>,
     /// Reads that were under way or due to be repeated when it ended.
     pub abandoned: u64,
+    /// Over time: seconds since the first read, bytes hydrated by then if all was cold, reads that might be in flight.
+    pub series: Vec<(f64, u64, u32)>,
+    /// What became of the units, by place.
+    pub map: VolumeMap,
     /// What was noticed on the way.
     pub notes: Vec<String>,
 }
@@ -173,6 +195,12 @@ impl WarmReport {
         for stage in &mut self.stages {
             stage.started_s = stage.started_s.map(|started_s| started_s + after_s);
         }
+        let later = std::mem::replace(&mut self.series, first.series);
+        // Its touches have warmed what they read, for certain no more.
+        let touched = self.series.last().map_or(0, |(_, bytes, _)| *bytes).max(1) as f64;
+        let share = first.totals.bytes_read as f64 / touched;
+        self.series.iter_mut().for_each(|(_, bytes, _)| *bytes = (*bytes as f64 * share) as u64);
+        self.go_on(later, after_s);
         let (totals, before) = (&mut self.totals, first.totals);
         totals.already_warm = before.already_warm;
         totals.verified = before.verified;
@@ -180,6 +208,12 @@ impl WarmReport {
         totals.retries += before.retries;
         totals.bytes_read += before.bytes_read;
         totals.elapsed_s += after_s;
+    }
+
+    /// Adds what came so many seconds later.
+    fn go_on(&mut self, later: Vec<(f64, u64, u32)>, after_s: f64) {
+        let before = self.series.last().map_or(0, |(_, bytes, _)| *bytes);
+        self.series.extend(later.into_iter().map(|(s, bytes, depth)| (s + after_s, before + bytes, depth)));
     }
 
     /// Whether all was read, or need not be.
@@ -219,6 +253,8 @@ impl WarmReport {
         totals.cpu_s = more.cpu_s;
         self.unreadable.extend(rest.unreadable);
         self.abandoned += rest.abandoned;
+        self.go_on(rest.series, after_s);
+        self.map.then(rest.map);
         self.notes.extend(rest.notes);
         self
     }

@@ -30,15 +30,16 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentSet};
 use crate::probe::{self, Kinds};
 use crate::report::{
-    BenchReport, ColdShare, LatencyUs, MethodReport, Named, Quantiles, SCHEMA, SweepPoint, SweepReport,
+    BenchReport, Bins, ColdShare, LatencyUs, MethodReport, Named, Quantiles, SCHEMA, SweepPoint, SweepReport,
     UnitFound,
 };
 use crate::units::human_bytes;
 use hdrhistogram::Histogram;
 use meter::Meter;
 use places::Pool;
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
-use tally::{Row, map_unit_bytes};
+use tally::{Row, map_unit_bytes, runs};
 
 /// Reads in flight that a method may ask for.
 pub const DEPTH_MAX: u32 = 1024;
@@ -297,6 +298,7 @@ impl Bench<'_> {
     /// The evidence: is it cold, and what is its unit.
     fn probe(&mut self) -> Step {
         let tiles = self.pool.take(self.room.probe);
+        let looked_at: Vec<Range<u64>> = tiles.iter().map(|tile| *tile..tile + TILE_BYTES).collect();
         let tiles: ExtentSet = tiles.iter().filter_map(|tile| Extent::of_bytes(*tile, TILE_BYTES)).collect();
         let options = probe::Options {
             allowed: Some(tiles),
@@ -319,6 +321,8 @@ impl Bench<'_> {
         report.evidence.cold_share = ColdShare { low, high, first_reads, cold };
         report.warm_latency_us = LatencyUs::of(&found.warm_latency_us());
         report.warm_quantiles = Quantiles::of(&found.warm_latency_us());
+        report.warm_bins = Bins::of(&found.warm_latency_us());
+        report.evidence.map = runs(&looked_at, report.map_unit_bytes);
         report.cold_latency_us = LatencyUs::of(&found.cold_latency_us());
         report.evidence.units = first_reads;
         report.evidence.probed_units = found.units_warmed();
@@ -344,6 +348,10 @@ impl Bench<'_> {
         let mut reads = Pattern::Touch.reads(&tiles, self.unit_bytes);
         self.draw.shuffle(&mut reads);
         reads.truncate(self.options.first_touches as usize);
+        let touched: Vec<Range<u64>> =
+            reads.iter().map(|read| read.offset()..read.offset() + u64::from(read.bytes())).collect();
+        let evidence = &mut self.measured.report.evidence;
+        evidence.map.extend(runs(&touched, map_unit_bytes(self.unit_bytes)));
         let outcome = self.read(reads, 1, self.options.first_touches_ns);
         let cut_us = self.cut_ns / 1000;
         let mut cold = crate::report::empty_histogram_us();
@@ -355,6 +363,7 @@ impl Bench<'_> {
         if !cold.is_empty() {
             report.cold_latency_us = LatencyUs::of(&cold);
             report.cold_quantiles = Quantiles::of(&cold);
+            report.cold_bins = Bins::of(&cold);
             report.cold_p99_us = interval_of_p99(&cold);
             let warm_us = report.warm_latency_us.p50.max(1);
             report.evidence.ratio = report.cold_latency_us.p50 as f64 / warm_us as f64;

@@ -246,7 +246,7 @@ pub fn map_unit_bytes(unit_bytes: u64) -> u64 {
 }
 
 /// Ranges of bytes as runs of units, joined; the first of them where there are too many.
-fn runs(places: &[Range<u64>], unit_bytes: u64) -> Vec<(u64, u64)> {
+pub fn runs(places: &[Range<u64>], unit_bytes: u64) -> Vec<(u64, u64)> {
     let mut units: Vec<Range<u64>> =
         places.iter().map(|place| place.start / unit_bytes..place.end.div_ceil(unit_bytes)).collect();
     units.sort_unstable_by_key(|run| run.start);

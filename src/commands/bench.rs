@@ -1,6 +1,6 @@
 //! `bench`: how a cold volume hydrates, and what each way of warming gets out of it.
 
-use super::common::{first_error, parsed, write_report};
+use super::common::{check_form, first_error, parsed, write_report};
 use super::measured::{Known, NO_WARMING, Subject, findings_of, keep, profile_of};
 use super::output::Output;
 use crate::bench::{self, DEPTH_MAX, Machine, Measured, Method, NOT_COLD, Options, TILE_BYTES};
@@ -21,7 +21,7 @@ const FIRST_TOUCHES_NS: u64 = 60 * NS_PER_S;
 /// Measure how a cold volume hydrates, and what each way of warming it gets
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  ebs-prewarm bench --device /dev/nvme1n1 --report bench.json
+  ebs-prewarm bench --device /dev/nvme1n1 --report bench.html
   ebs-prewarm bench --device /dev/nvme1n1 --methods touch,profile --profile boot.bin
   ebs-prewarm bench --device /dev/nvme1n1 --method-command \\
     'mine=fio --name=x --filename={device} --offset={offset} --size={size} --rw=read --bs=1M --direct=1'
@@ -64,9 +64,9 @@ pub struct BenchArgs {
     /// Write all latencies to a log that HdrHistogram's tools read
     #[arg(long, value_name = "FILE.hlog")]
     pub histograms: Option<PathBuf>,
-    /// Write the results to a file, as JSON; it is written anew after each part. Where it cannot be written nothing is
-    /// measured: a volume is cold but once
-    #[arg(long, value_name = "FILE.json")]
+    /// Write the results to a file: as a page to look at where its name ends in .html, as Markdown in .md, else as JSON. It
+    /// is written anew after each part. Where it cannot be written nothing is measured: a volume is cold but once
+    #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 }
 
@@ -85,6 +85,7 @@ fn unit(text: &str) -> Result<super::warm::Unit> {
 /// Measures and reports; what was measured before an interruption is kept.
 pub fn run(args: BenchArgs, output: Output) -> Result<()> {
     let stop = stop_on_signals();
+    args.report.as_deref().map_or(Ok(()), check_form::<BenchReport>)?;
     for file in args.report.iter().chain(&args.histograms) {
         check_writable(file)?;
     }

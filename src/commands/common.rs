@@ -3,7 +3,7 @@
 use crate::error::{Context, Error, Result};
 use crate::files::{check_writable, write_atomically};
 use crate::profile::{Profile, load};
-use serde::Serialize;
+use crate::report::{Document, Form, json};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -31,12 +31,25 @@ pub fn load_profile(path: &Path) -> Result<Profile> {
     load(&bytes).context(|| format!("failed to load profile `{}`", path.display()))
 }
 
-/// Writes a report, whole or not at all.
-pub fn write_report<T: Serialize>(path: &Path, report: &T) -> Result<()> {
+/// Writes a report as what its name says, whole or not at all.
+pub fn write_report<T: Document>(path: &Path, report: &T) -> Result<()> {
     let fail = || format!("failed to write report `{}`", path.display());
-    let mut text = serde_json::to_vec_pretty(report).context(fail)?;
-    text.push(b'\n');
-    write_atomically(path, &text).context(fail)
+    check_form::<T>(path)?;
+    let bytes = match report.drawn(Form::of(path)) {
+        Some(text) => text.into_bytes(),
+        None => json(report).context(fail)?,
+    };
+    write_atomically(path, &bytes).context(fail)
+}
+
+/// Refuses a name that asks for a form that a report has not, or not in this build.
+pub fn check_form<T: Document>(path: &Path) -> Result<()> {
+    if T::has(Form::of(path)) {
+        return Ok(());
+    }
+    let named = path.display();
+    let whose = if cfg!(feature = "report") { "this report" } else { "a report of this build" };
+    Err(Error::usage(format!("failed to write report `{named}`: {whose} is JSON")).hint("name it .json"))
 }
 
 /// A report's file that is tried beside the work: whoever waits is told at once that it cannot be written, and the
@@ -49,10 +62,10 @@ pub struct ReportFile {
 
 impl ReportFile {
     /// Begins the trial.
-    pub fn new(path: PathBuf) -> ReportFile {
+    pub fn new<T: Document>(path: PathBuf) -> ReportFile {
         let tried = path.clone();
         let trial = move || {
-            if let Err(error) = check_writable(&tried) {
+            if let Err(error) = check_form::<T>(&tried).and_then(|()| check_writable(&tried)) {
                 tracing::warn!("the report will be lost: {}", error.full_text());
             }
         };
@@ -60,7 +73,7 @@ impl ReportFile {
     }
 
     /// Writes it, whole or not at all.
-    pub fn write<T: Serialize>(self, report: &T) -> Result<()> {
+    pub fn write<T: Document>(self, report: &T) -> Result<()> {
         // Both use the same temporary name.
         let _ = self.trial.map(JoinHandle::join);
         write_report(&self.path, report)

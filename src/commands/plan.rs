@@ -4,6 +4,7 @@ use super::output::Output;
 use super::warm::What;
 use crate::error::Result;
 use crate::plan::{Expectation, Mode, Plan, StagePlan};
+use crate::report::{FAST_SNAPSHOT_RESTORE_PER_MONTH_USD, provisioned_rate_usd};
 use crate::units::{ByteSize, SECTOR_BYTES, as_s, human_bytes, human_ns};
 use clap::Args;
 use serde::Serialize;
@@ -74,7 +75,7 @@ pub fn run(args: PlanArgs, output: Output) -> Result<()> {
             expected_until_s: expected(&sum),
         });
     }
-    let gib = (bound.device.sectors() * SECTOR_BYTES) as f64 / (1u64 << 30) as f64;
+    let volume_bytes = bound.device.sectors() * SECTOR_BYTES;
     let planned = Planned {
         device: bound.device.path().display().to_string(),
         mode: plan.shape().mode.name(),
@@ -86,8 +87,8 @@ pub fn run(args: PlanArgs, output: Output) -> Result<()> {
         expected_s: expected(&sum),
         expected_on: "gp3 at its baseline: 3,000 IOPS, 125 MiB/s, hydrating at 140 MB/s",
         prices: Prices {
-            fast_snapshot_restore_per_month_usd: 0.75 * 24.0 * 30.0,
-            provisioned_rate_per_volume_usd: 0.0036 * gib,
+            fast_snapshot_restore_per_month_usd: FAST_SNAPSHOT_RESTORE_PER_MONTH_USD,
+            provisioned_rate_per_volume_usd: provisioned_rate_usd(volume_bytes),
             ebs_prewarm_usd: 0.0,
         },
     };

@@ -1,6 +1,6 @@
 //! `probe`: is a volume cold, what is its unit, and what does a touch cost.
 
-use super::common::{first_error, parsed, write_report};
+use super::common::{check_form, first_error, parsed, write_report};
 use super::measured::{Known, NO_WARMING, Subject, findings_of, keep, profile_of};
 use super::output::Output;
 use crate::bench::{Look, foreground, is_busy};
@@ -59,7 +59,10 @@ pub struct ProbeArgs {
 /// Looks, and tells; what was seen before an interruption is told as well.
 pub fn run(args: ProbeArgs, output: Output) -> Result<()> {
     let stop = stop_on_signals();
-    args.report.as_deref().map_or(Ok(()), check_writable)?;
+    if let Some(file) = &args.report {
+        check_form::<ProbeReport>(file)?;
+        check_writable(file)?;
+    }
     let write = |report: &ProbeReport| args.report.as_ref().map_or(Ok(()), |file| write_report(file, report));
     match look(&args, stop) {
         Ok((report, kept)) => {

@@ -46,7 +46,8 @@ pub struct WarmArgs {
     /// Stop after this long; what was not warmed by then stays cold (exit code 5)
     #[arg(long, value_parser = parsed(parse_duration), value_name = "TIME")]
     pub deadline: Option<Duration>,
-    /// Write what was done to a file, as JSON, also where it was refused. Where that is impossible a warning says so
+    /// Write what was done to a file, also where it was refused: as a page to look at where its name ends in .html, as
+    /// Markdown in .md, else as JSON (the small build writes JSON only). Where that is impossible a warning says so
     /// at the start, the volume is warmed all the same, and the exit code is 1
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -306,7 +307,7 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     }
     die_first();
     let stop = stop_on_signals();
-    let file = args.report.clone().map(ReportFile::new);
+    let file = args.report.clone().map(ReportFile::new::<WarmReport>);
     let warmed = warmed(&args, stop);
     let written = |report: &WarmReport| file.map_or(Ok(()), |file| file.write(report));
     match warmed {

@@ -14,6 +14,7 @@ mod memory;
 mod outcome;
 mod pace;
 mod pread;
+mod series;
 mod sim;
 mod source;
 mod uring;
@@ -24,6 +25,7 @@ pub use feed::{Feed, Next};
 pub use outcome::{End, Outcome, StageOutcome, UNREADABLE_LISTED_MAX};
 pub use pace::Pace;
 pub use pread::PreadSource;
+pub use series::{Moment, Series};
 pub use sim::SimSource;
 pub use source::{Completion, Priority, Request, Source};
 pub use uring::UringSource;
@@ -313,6 +315,7 @@ impl<S: Source + ?Sized> Loop<'_, S> {
                 self.options.depth.on_completion(completion.at_ns, latency_ns);
                 let whole = job.cut.is_none() || self.failed.piece_done(job, completion.at_ns);
                 self.outcome.done(&job, whole, completion.at_ns);
+                self.outcome.tell(completion.at_ns, self.options.depth.limit());
                 if whole {
                     reads.done(job.number, latency_ns, completion.at_ns);
                 }

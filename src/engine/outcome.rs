@@ -2,6 +2,7 @@
 
 use super::depth::Depth;
 use super::job::Job;
+use super::series::{Moment, Series};
 use crate::extent::Extent;
 use crate::plan::PlannedRead;
 use hdrhistogram::Histogram;
@@ -78,6 +79,8 @@ pub struct Outcome {
     pub latency_us: Histogram<u64>,
     /// A sample of reads done: offset and latency in nanoseconds.
     pub samples: Vec<(u64, u64)>,
+    /// How it went over time.
+    pub series: Series,
     sample_every: u64,
     block_bytes: u32,
     /// When it began, on the source's clock.
@@ -104,6 +107,7 @@ impl Outcome {
             device_gone: false,
             latency_us: Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds are sound"),
             samples: Vec::with_capacity(SAMPLES_MAX),
+            series: Series::new(started_ns, depth),
             sample_every: 1,
             block_bytes,
             started_ns,
@@ -142,6 +146,12 @@ impl Outcome {
         if !job.part {
             self.sample(job.offset, latency_ns);
         }
+    }
+
+    /// What is done by now, with so many reads that may be in flight.
+    pub(super) fn tell(&mut self, at_ns: u64, depth: u32) {
+        let moment = Moment { at_ns, reads: self.reads(), bytes: self.bytes_read, depth };
+        self.series.tell(moment);
     }
 
     /// So much of a read was read.

@@ -1,7 +1,7 @@
 //! What `bench` measured.
 
 use super::probe::{confidence, percent};
-use super::{ColdShare, Foreground, LatencyUs, StorageReport};
+use super::{Bins, ColdShare, Foreground, LatencyUs, StorageReport};
 use crate::units::{ByteSize, human_bytes, human_ns};
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -33,6 +33,8 @@ pub struct Evidence {
     pub cut_us: Option<u64>,
     /// What spoilt the measurement.
     pub spoilt: Vec<String>,
+    /// Places that were looked into for all this: first unit and number of units, of the report's `map_unit_bytes` each.
+    pub map: Vec<(u64, u64)>,
 }
 
 /// A distribution of latencies: at each share of reads, what they took at the most, in microseconds.
@@ -177,11 +179,13 @@ pub struct BenchReport {
     /// First reads that were cold, one at a time.
     pub cold_latency_us: LatencyUs,
     pub cold_quantiles: Quantiles,
+    pub cold_bins: Bins,
     /// Between these its 99th percentile lies, with 95 % confidence.
     pub cold_p99_us: (u64, u64),
     /// Repeated reads.
     pub warm_latency_us: LatencyUs,
     pub warm_quantiles: Quantiles,
+    pub warm_bins: Bins,
     pub methods: Vec<MethodReport>,
     pub sweeps: Vec<SweepReport>,
     pub recommended: Option<Recommended>,
@@ -236,6 +240,16 @@ impl BenchReport {
         out
     }
 
+    /// The methods, of a sweep's depths only the best: all of them are told elsewhere.
+    pub(super) fn shown_methods(&self) -> impl Iterator<Item = &MethodReport> {
+        let swept = |method: &&MethodReport| {
+            let of =
+                |sweep: &SweepReport| method.name.strip_prefix(&sweep.mode)?.strip_prefix('@')?.parse().ok();
+            !self.sweeps.iter().any(|sweep| of(sweep).is_some_and(|depth: u32| sweep.knee != Some(depth)))
+        };
+        self.methods.iter().filter(swept)
+    }
+
     fn table(&self, out: &mut String) {
         let us = |us: u64| human_ns(us * 1000);
         let _ = writeln!(
@@ -243,13 +257,7 @@ impl BenchReport {
             "{:<16} {:>6} {:>10} {:>9} {:>12} {:>8} {:>9} {:>9} {:>9}",
             "method", "units", "read", "elapsed", "hydrated", "checked", "p50", "p99", "max"
         );
-        // Of a sweep's depths only the best; all of them have a line of their own.
-        let swept = |method: &&MethodReport| {
-            let of =
-                |sweep: &SweepReport| method.name.strip_prefix(&sweep.mode)?.strip_prefix('@')?.parse().ok();
-            !self.sweeps.iter().any(|sweep| of(sweep).is_some_and(|depth: u32| sweep.knee != Some(depth)))
-        };
-        for method in self.methods.iter().filter(swept) {
+        for method in self.shown_methods() {
             let latency = &method.latency_us;
             let latencies = match method.depth {
                 Some(_) => [latency.p50, latency.p99, latency.max].map(us),
@@ -324,7 +332,7 @@ impl SweepReport {
 }
 
 /// `139 MB/s`, `9.8 MB/s`.
-fn mb_per_s(rate: f64) -> String {
+pub(super) fn mb_per_s(rate: f64) -> String {
     match rate / 1e6 {
         large if large >= 100.0 => format!("{large:.0} MB/s"),
         small => format!("{small:.1} MB/s"),

@@ -2,13 +2,15 @@
 
 use super::Bound;
 use super::run::Pass;
-use crate::engine::{self, End};
+use crate::engine::{self, End, Moment, Outcome};
 use crate::error::{Error, Kind, Result};
 use crate::extent::Extent;
-use crate::plan::Plan;
+use crate::plan::{Mode, Plan};
 use crate::process;
-use crate::report::{DepthReport, LatencyUs, SCHEMA, StageReport, Totals, Unreadable, WarmReport};
-use crate::units::{ByteSize, as_s};
+use crate::report::{
+    Bins, Cells, DepthReport, LatencyUs, SCHEMA, StageReport, Totals, Unreadable, VolumeMap, WarmReport,
+};
+use crate::units::{ByteSize, SECTOR_BYTES, as_s};
 
 /// The end of a run that found nothing to warm.
 const ALREADY_WARM: &str = "already warm";
@@ -53,7 +55,7 @@ pub(super) fn of(bound: &Bound, plan: &Plan, pass: &Pass) -> WarmReport {
         stages: stages(plan, pass),
         totals: Totals {
             units: totals.units,
-            units_left: pass.units_left.iter().sum(),
+            units_left: pass.cells_left.iter().flatten().sum(),
             reads: outcome.reads(),
             bytes_read: outcome.bytes_read,
             errors: outcome.errors,
@@ -69,13 +71,51 @@ pub(super) fn of(bound: &Bound, plan: &Plan, pass: &Pass) -> WarmReport {
             cpu_s: process::cpu_s(),
         },
         latency_us: LatencyUs::of(&outcome.latency_us),
+        latency_bins: Bins::of(&outcome.latency_us),
         warm_latency_us: verdict.map(|verdict| verdict.warm_ns / 1000).filter(|us| *us > 0),
         depth: DepthReport { initial: outcome.depth.0, max: outcome.depth.1, last: outcome.depth.2 },
         first_read_uptime_s: as_s(pass.uptime_ns),
         unreadable: outcome.unreadable.iter().map(unreadable).collect(),
         abandoned: outcome.left.len() as u64,
+        series: series(plan, outcome),
+        map: map(plan, pass),
         notes,
     }
+}
+
+/// Units of a cell of the map.
+pub(super) fn cell_units(plan: &Plan) -> u64 {
+    VolumeMap::cell_units(plan.shape().sectors.div_ceil(plan.unit_sectors()))
+}
+
+/// What became of the units, by place.
+fn map(plan: &Plan, pass: &Pass) -> VolumeMap {
+    let (cell_units, shape) = (cell_units(plan), plan.shape());
+    let units = shape.sectors.div_ceil(plan.unit_sectors());
+    let cells = |all: Vec<Vec<u64>>| all.into_iter().map(Cells).collect();
+    let bad: std::collections::BTreeSet<u64> =
+        pass.outcome.unreadable.iter().flat_map(|(extent, _)| extent.units(plan.unit_sectors())).collect();
+    let mut unreadable = vec![0; units.div_ceil(cell_units) as usize];
+    bad.iter().filter(|unit| **unit < units).for_each(|unit| unreadable[(unit / cell_units) as usize] += 1);
+    VolumeMap {
+        volume_bytes: shape.sectors * SECTOR_BYTES,
+        units,
+        cell_units,
+        planned: cells(plan.cells_of(plan.reads(), cell_units)),
+        left: cells(pass.cells_left.clone()),
+        unreadable: Cells(unreadable),
+    }
+}
+
+/// Over time: seconds since the start, bytes hydrated if all was cold, reads that might be in flight.
+fn series(plan: &Plan, outcome: &Outcome) -> Vec<(f64, u64, u32)> {
+    let hydrated = |moment: &Moment| match plan.shape().mode {
+        Mode::Touch => moment.reads * plan.shape().unit_bytes,
+        Mode::Full => moment.bytes,
+    };
+    let moments = outcome.series.moments();
+    let since = |at_ns: u64| as_s(at_ns.saturating_sub(outcome.started_ns));
+    moments.map(|moment| (since(moment.at_ns), hydrated(&moment), moment.depth)).collect()
 }
 
 /// Units that were warm before, at least; by a sample where all else was left out.
@@ -98,7 +138,7 @@ fn stages(plan: &Plan, pass: &Pass) -> Vec<StageReport> {
             StageReport {
                 name: stage.name.clone(),
                 units: stage.units,
-                units_left: pass.units_left.get(index).copied().unwrap_or(0),
+                units_left: pass.cells_left.get(index).map_or(0, |cells| cells.iter().sum()),
                 reads: done.reads,
                 bytes: done.bytes,
                 errors: done.errors,

@@ -48,8 +48,8 @@ pub fn warm<'a>(bound: &'a Bound, options: &'a Options, hooks: Hooks<'a>) -> Res
 /// One run of a plan.
 pub(super) struct Pass {
     pub outcome: Outcome,
-    /// Units that were not read throughout, by stage.
-    pub units_left: Vec<u64>,
+    /// Units that were not read throughout, by stage and by cell of the report's map.
+    pub cells_left: Vec<Vec<u64>>,
     /// Where units were touched.
     pub verdict: Option<Verdict>,
     /// When its first read was submitted, nanoseconds since the kernel started.
@@ -241,10 +241,8 @@ impl Run<'_> {
         let (stop, progress) = (self.hooks.stop, &mut *self.hooks.progress);
         let mut outcome = engine::run(&mut *source, &mut feed, engine_options, stop, progress);
         let skipped = feed.skipped();
-        let units_left = match skipped.warm {
-            true => vec![0; plan.stages().len()],
-            false => plan.units_of(outcome.left.iter().copied().chain(feed.left_over())),
-        };
+        let left = outcome.left.iter().copied().chain(feed.left_over()).filter(|_| !skipped.warm);
+        let cells_left = plan.cells_of(left, report::cell_units(plan));
         let touched = plan.shape().mode == Mode::Touch && matches!(outcome.end, End::Complete);
         let verdict = if touched && !skipped.warm {
             let until_ns = source.now_ns().saturating_add(VERIFY_NS_MAX);
@@ -262,7 +260,7 @@ impl Run<'_> {
         // What the run did before its first read is in the time to it.
         let first_ns = outcome.stages.iter().filter_map(|stage| stage.started_ns).min().unwrap_or(now_ns);
         let uptime_ns = uptime_ns + first_ns.saturating_sub(now_ns);
-        Ok(Pass { outcome, units_left, verdict, uptime_ns, skipped })
+        Ok(Pass { outcome, cells_left, verdict, uptime_ns, skipped })
     }
 
     /// The disk's counters, where something is to stand back.

@@ -6,6 +6,7 @@ mod golden;
 mod install;
 mod lab;
 mod lab_life;
+mod page;
 mod probe;
 mod profile;
 mod record;

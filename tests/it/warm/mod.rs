@@ -85,7 +85,7 @@ impl Volume {
     }
 
     /// A compiled profile, unbound, of stages with ranges in bytes.
-    fn profile(&self, stages: &[(&str, &[(u64, u64)])]) -> String {
+    pub(crate) fn profile(&self, stages: &[(&str, &[(u64, u64)])]) -> String {
         let sectors = Device::open(self.cold.device()).unwrap().sectors();
         let path = self.path("profile.bin");
         fs::write(&path, compiled::encode(&profile_of(sectors, stages))).unwrap();
@@ -100,7 +100,7 @@ impl Volume {
     }
 
     /// `warm --device DEVICE --report FILE` with further arguments, split at spaces.
-    fn warm(&self, args: &str) -> Command {
+    pub(crate) fn warm(&self, args: &str) -> Command {
         let mut command = self.verb("warm", args);
         command.args(["--report", &self.path("report.json")]);
         command
