@@ -92,9 +92,13 @@ pub fn stay_in_memory() -> io::Result<()> {
 
 /// From now on this thread computes only when no other has anything to compute.
 pub fn idle_class() {
-    let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the kernel reads a live struct; 0 stands for the calling thread.
-    if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) } != 0 {
+    // SAFETY: plain numbers, of which musl has more than others; the kernel reads a live struct; 0 stands for the
+    // calling thread.
+    let refused = unsafe {
+        let param: libc::sched_param = std::mem::zeroed();
+        libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) != 0
+    };
+    if refused {
         tracing::info!("failed to take idle turns of the processor: {}", io::Error::last_os_error());
     }
 }

@@ -4,6 +4,7 @@ use super::common::{ReportFile, first_error, load_profile, parsed, read_file};
 use super::output::Output;
 use super::progress::Bar;
 use crate::device::{Device, disk_path};
+use crate::engine::Progress;
 use crate::error::{Context, Error, Result};
 use crate::plan::Mode;
 use crate::process::{die_first, leave_alone, stay_in_memory, stop_on_signals};
@@ -170,6 +171,12 @@ impl What {
         }
     }
 
+    /// Whether something is warmed after the stages.
+    #[cfg(feature = "control")]
+    pub fn has_rest(&self) -> bool {
+        self.rest_blocks.is_some() || !matches!(self.rest, None | Some(Rest::None))
+    }
+
     /// What is warmed after the stages.
     fn rest(&self) -> Result<warm::Rest> {
         if let Some(path) = &self.rest_blocks {
@@ -213,7 +220,7 @@ impl What {
 }
 
 /// A warmer that has not got what it asks for warms all the same.
-fn survive_switch_root() {
+pub fn survive_switch_root() {
     if let Err(error) = leave_alone() {
         tracing::warn!("failed to take a name that systemd leaves alone: {error}");
     }
@@ -301,7 +308,9 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     die_first();
     let stop = stop_on_signals();
     let file = args.report.clone().map(ReportFile::new);
-    let warmed = warmed(&args, stop);
+    let mut bar = Bar::default();
+    let warmed = warmed(&args, stop, &Control::default(), &mut bar);
+    bar.clear();
     let written = |report: &WarmReport| file.map_or(Ok(()), |file| file.write(report));
     match warmed {
         Ok(report) => {
@@ -315,18 +324,21 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     }
 }
 
-fn warmed(args: &WarmArgs, stop: &AtomicBool) -> Result<WarmReport> {
+/// Warms, with orders taken and looked on at.
+pub fn warmed(
+    args: &WarmArgs,
+    stop: &AtomicBool,
+    control: &Control,
+    progress: &mut dyn Progress,
+) -> Result<WarmReport> {
     let stamping = Stamping::of(args)?;
     if stamping.as_ref().is_some_and(Stamping::is_there) {
         return Ok(stamped(args));
     }
     let (options, bound) = args.what.bind(args.wait.unwrap_or_default())?;
     let options = args.all_options(options);
-    let mut bar = Bar::default();
-    let hooks = Hooks { stop, control: &Control::default(), seen: None, progress: &mut bar };
-    let report = warm::warm(&bound, &options, hooks);
-    bar.clear();
-    let report = report?;
+    let hooks = Hooks { stop, control, seen: None, progress };
+    let report = warm::warm(&bound, &options, hooks)?;
     if let Some(stamping) = stamping.filter(|_| report.is_complete() && report.totals.errors == 0) {
         stamping.write();
     }
@@ -345,7 +357,7 @@ fn stamped(args: &WarmArgs) -> WarmReport {
 }
 
 /// A boot goes on without us; why is in the report all the same.
-fn refused(args: &WarmArgs, error: &Error) -> WarmReport {
+pub fn refused(args: &WarmArgs, error: &Error) -> WarmReport {
     WarmReport {
         schema: SCHEMA,
         end: "refused".into(),

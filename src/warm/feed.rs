@@ -7,7 +7,7 @@
 use super::gate::{Gate, Look};
 use super::journal::Journal;
 use super::warmth::{Ask, SPREAD, Verdict, Warmth};
-use crate::engine::{Feed, Next};
+use crate::engine::{Feed, Next, Settled};
 use crate::extent::Extent;
 use crate::plan::{Mode, Plan, PlannedRead};
 use crossbeam_channel::Receiver;
@@ -64,9 +64,9 @@ enum Work {
     /// Known to be warm.
     Again,
     /// Planned, and out of its turn.
-    Spread(u64),
+    Spread(u64, PlannedRead),
     /// Planned, and failed: it may be read in parts, after the rest.
-    PutOff(u64),
+    PutOff(u64, PlannedRead),
 }
 
 /// The reads of a plan.
@@ -95,6 +95,9 @@ pub struct WarmFeed<'a> {
     /// Index of the first stage that stands back.
     stands_back_from: u16,
     skipped: Skipped,
+    /// By index of the stage.
+    settled: Vec<Settled>,
+    stage_ended: bool,
 }
 
 impl<'a> WarmFeed<'a> {
@@ -128,6 +131,8 @@ impl<'a> WarmFeed<'a> {
             own_in_flight: 0,
             stands_back_from,
             skipped: Skipped::default(),
+            settled: vec![Settled::default(); plan.stages().len()],
+            stage_ended: false,
         }
     }
 
@@ -163,9 +168,9 @@ impl<'a> WarmFeed<'a> {
     fn ended(&mut self, work: &Work) {
         let requests = match work {
             Work::Planned(_, read) => self.requests_of(*read),
-            Work::Again | Work::Spread(_) => 1,
+            Work::Again | Work::Spread(..) => 1,
             // Counted when it failed; its parts are few.
-            Work::PutOff(_) => 0,
+            Work::PutOff(..) => 0,
         };
         self.own_requests += requests;
         self.own_in_flight = self.own_in_flight.saturating_sub(requests);
@@ -192,13 +197,26 @@ impl<'a> WarmFeed<'a> {
             self.next += 1;
             if self.journal.is_done(number) {
                 self.skipped.resumed += 1;
+                self.settle(read, |settled| settled.resumed += 1);
             } else if touches && bit(&self.seen_units, read.start / self.plan.unit_sectors()) {
                 self.skipped.taken += 1;
                 self.journal.set(number);
+                self.settle(read, |settled| settled.taken += 1);
             } else if !bit(&self.early, number) {
                 return Some((number, read));
             }
         }
+    }
+
+    /// A read of the plan is over in some way.
+    fn settle(&mut self, read: PlannedRead, count: impl FnOnce(&mut Settled)) {
+        let stage = usize::from(read.stage);
+        let Some(settled) = self.settled.get_mut(stage) else { return };
+        let before = settled.reads();
+        count(settled);
+        let after = settled.reads();
+        let planned = self.plan.stages().get(stage).map_or(u64::MAX, |stage| stage.reads);
+        self.stage_ended |= after != before && after >= planned;
     }
 
     /// Reads at even distances in all that is left of the plan.
@@ -256,7 +274,7 @@ impl Feed for &mut WarmFeed<'_> {
             }
             Ask::Spread => {
                 if let Some((number, read)) = self.spread.pop_front() {
-                    return self.give(read, Work::Spread(number));
+                    return self.give(read, Work::Spread(number, read));
                 }
                 return Next::NotBefore(now_ns + PAUSE_NS);
             }
@@ -286,31 +304,53 @@ impl Feed for &mut WarmFeed<'_> {
         let Some(work) = self.under_way.remove(&number) else { return };
         self.ended(&work);
         match work {
+            Work::Again => return self.warmth.on_again(Some(latency_ns)),
             Work::Planned(planned, read) => {
                 self.journal.set(planned);
                 self.warmth.on_first(read, latency_ns);
+                self.settle(read, |settled| settled.done += 1);
             }
-            Work::Again => self.warmth.on_again(Some(latency_ns)),
-            Work::Spread(planned) => {
+            Work::Spread(planned, read) => {
                 self.journal.set(planned);
                 self.warmth.on_spread(Some(latency_ns));
+                self.settle(read, |settled| settled.done += 1);
             }
-            Work::PutOff(planned) => self.journal.set(planned),
+            Work::PutOff(planned, read) => {
+                self.journal.set(planned);
+                self.settle(read, |settled| {
+                    settled.failed -= 1;
+                    settled.done += 1;
+                });
+            }
         }
     }
 
     fn failed(&mut self, number: u64) {
         let Some(work) = self.under_way.remove(&number) else { return };
         self.ended(&work);
-        let planned = match work {
+        let (planned, read) = match work {
             Work::Again => return self.warmth.on_again(None),
-            Work::Planned(planned, _) | Work::PutOff(planned) => planned,
-            Work::Spread(planned) => {
+            // What is put off is told to have failed once.
+            Work::PutOff(planned, read) => {
+                self.under_way.insert(number, Work::PutOff(planned, read));
+                return;
+            }
+            Work::Planned(planned, read) => (planned, read),
+            Work::Spread(planned, read) => {
                 self.warmth.on_spread(None);
-                planned
+                (planned, read)
             }
         };
-        self.under_way.insert(number, Work::PutOff(planned));
+        self.under_way.insert(number, Work::PutOff(planned, read));
+        self.settle(read, |settled| settled.failed += 1);
+    }
+
+    fn settled(&self) -> &[Settled] {
+        &self.settled
+    }
+
+    fn has_ended_a_stage(&mut self) -> bool {
+        std::mem::take(&mut self.stage_ended)
     }
 }
 
