@@ -92,13 +92,10 @@ pub fn stay_in_memory() -> io::Result<()> {
 
 /// From now on this thread computes only when no other has anything to compute.
 pub fn idle_class() {
-    // SAFETY: plain numbers, of which musl has more than others; the kernel reads a live struct; 0 stands for the
-    // calling thread.
-    let refused = unsafe {
-        let param: libc::sched_param = std::mem::zeroed();
-        libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) != 0
-    };
-    if refused {
+    // SAFETY: a struct of plain numbers, of which some C libraries have more than others; all are 0 in this class.
+    let param: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel reads a live struct; 0 stands for the calling thread.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &param) } != 0 {
         tracing::info!("failed to take idle turns of the processor: {}", io::Error::last_os_error());
     }
 }
