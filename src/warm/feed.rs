@@ -195,14 +195,16 @@ impl<'a> WarmFeed<'a> {
         loop {
             let (number, read) = (self.next, Iterator::next(&mut self.reads)?);
             self.next += 1;
-            if self.journal.is_done(number) {
+            if bit(&self.early, number) {
+                // It had its turn.
+            } else if self.journal.is_done(number) {
                 self.skipped.resumed += 1;
                 self.settle(read, |settled| settled.resumed += 1);
             } else if touches && bit(&self.seen_units, read.start / self.plan.unit_sectors()) {
                 self.skipped.taken += 1;
                 self.journal.set(number);
                 self.settle(read, |settled| settled.taken += 1);
-            } else if !bit(&self.early, number) {
+            } else {
                 return Some((number, read));
             }
         }
