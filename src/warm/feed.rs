@@ -196,8 +196,9 @@ impl<'a> WarmFeed<'a> {
             let (number, read) = (self.next, Iterator::next(&mut self.reads)?);
             self.next += 1;
             if bit(&self.early, number) {
-                // It had its turn.
-            } else if self.journal.is_done(number) {
+                continue;
+            }
+            if self.journal.is_done(number) {
                 self.skipped.resumed += 1;
                 self.settle(read, |settled| settled.resumed += 1);
             } else if touches && bit(&self.seen_units, read.start / self.plan.unit_sectors()) {
@@ -227,10 +228,11 @@ impl<'a> WarmFeed<'a> {
             let total = self.total.saturating_sub(self.next);
             let step = (total / SPREAD as u64).max(1);
             let rest = (self.next..).zip(self.plan.reads().skip(self.next as usize));
-            let open = rest.filter(|(number, _)| !self.journal.is_done(*number));
+            let open =
+                rest.filter(|(number, _)| !self.journal.is_done(*number) && !bit(&self.early, *number));
             open.step_by(step as usize).take(SPREAD).collect()
         };
-        self.early = vec![0; self.total.div_ceil(64) as usize];
+        self.early.resize(self.total.div_ceil(64) as usize, 0);
         left.iter().for_each(|(number, _)| set(&mut self.early, *number));
         self.warmth.spreading(left.len());
         self.spread = left.into();
@@ -280,7 +282,12 @@ impl Feed for &mut WarmFeed<'_> {
                 }
                 return Next::NotBefore(now_ns + PAUSE_NS);
             }
-            Ask::Plan => {}
+            // What was chosen and is not asked for any more is part of the plan all the same.
+            Ask::Plan => {
+                if let Some((number, read)) = self.spread.pop_front() {
+                    return self.give(read, Work::Spread(number, read));
+                }
+            }
         }
         if let Some(until_ns) = self.held_back(now_ns, in_flight, self.stage_ahead()) {
             return Next::NotBefore(until_ns);

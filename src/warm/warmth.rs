@@ -8,18 +8,20 @@
 use crate::plan::PlannedRead;
 
 /// First reads that are looked at.
-const FIRST: usize = 24;
+const FIRST: usize = 16;
 /// Of these, so many are read again.
-const AGAIN: usize = 8;
-/// Reads all over the plan: 48 that are warm leave less than 1 % for one unit in eleven being cold.
-pub const SPREAD: usize = 48;
-/// A read took as long as a warm one up to this many times the median of those: they queue behind others.
-const ALIKE: u64 = 4;
+const AGAIN: usize = 6;
+/// Reads all over the plan: 40 that are all warm leave 2 % for one unit in eleven being cold.
+pub const SPREAD: usize = 40;
+/// A read took as long as a warm one up to this many times the median of those: a busy host holds some up.
+const ALIKE: u64 = 6;
+/// So many that took longer, and the volume is asked once more; and then so many: 4 % for one in eleven.
+const SLOW_ONCE: usize = 2;
+const SLOW_TWICE: usize = 1;
 /// In flight at most where a read must not queue behind others.
 const ALONE: u32 = 4;
 /// So many of a hundred must be alike.
 const MOST: usize = 90;
-const NEARLY_ALL: usize = 98;
 
 /// What is known so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +75,8 @@ pub struct Warmth {
     spread_ns: Vec<u64>,
     /// Spread reads that are to come.
     expected: usize,
+    /// Whether they were asked for once more.
+    twice: bool,
 }
 
 impl Warmth {
@@ -85,6 +89,7 @@ impl Warmth {
             again_ns: warm_ns.into_iter().collect(),
             spread_ns: Vec::new(),
             expected: 0,
+            twice: false,
         }
     }
 
@@ -177,14 +182,24 @@ impl Warmth {
         self.judge_spread();
     }
 
+    /// One that is cold may stall for a minute: the last are not waited for where enough others are cold.
     fn judge_spread(&mut self) {
-        if self.spread_ns.len() < self.expected {
+        let slow = self.spread_ns.len() - self.alike(self.spread_ns.iter().copied());
+        let is_clear = slow > if self.twice { SLOW_TWICE } else { SLOW_ONCE };
+        if !matches!(self.state, State::Spreading) || (self.spread_ns.len() < self.expected && !is_clear) {
             return;
         }
-        let alike = self.alike(self.spread_ns.iter().copied());
+        let slow_max = if self.twice { SLOW_TWICE } else { 0 };
         // A plan that was over by then says nothing, and has no need to.
-        let is_warm = self.expected > 0 && alike * 100 >= self.expected * NEARLY_ALL;
-        self.state = State::Known(if is_warm { Verdict::Warm } else { Verdict::Cold });
+        self.state = if self.expected > 0 && slow <= slow_max {
+            State::Known(Verdict::Warm)
+        } else if !self.twice && slow <= SLOW_ONCE && self.expected > 0 {
+            self.twice = true;
+            self.spread_ns.clear();
+            State::SpreadOut
+        } else {
+            State::Known(Verdict::Cold)
+        };
     }
 
     /// How many took as long as those that are warm for certain.
@@ -238,6 +253,16 @@ mod tests {
         let (verdict, asked) = ask(|number| 500_000 + number as u64 * 10_000, SPREAD);
         assert_eq!((verdict, asked), (Verdict::Warm, FIRST + 2 * AGAIN + 1 + SPREAD));
         assert_eq!(ask(|_| 700_000, 0).0, Verdict::Cold, "a plan that is over by then");
+        // One that a busy host held up is no cold unit; nor is one each time.
+        let held_up =
+            |at: &'static [usize]| move |number| if at.contains(&number) { 9_000_000 } else { 700_000 };
+        let (verdict, asked) = ask(held_up(&[FIRST + 7, FIRST + SPREAD + 30]), SPREAD);
+        assert_eq!((verdict, asked), (Verdict::Warm, FIRST + 2 * AGAIN + 2 + 2 * SPREAD));
+        let twice = [FIRST + 7, FIRST + SPREAD + 30, FIRST + SPREAD + 31];
+        assert_eq!(
+            ask(move |number| if twice.contains(&number) { 9_000_000 } else { 700_000 }, SPREAD).0,
+            Verdict::Cold
+        );
     }
 
     #[test]
@@ -261,6 +286,19 @@ mod tests {
         assert_eq!(warmth.verdict(), Verdict::Cold, "nothing is known to be warm");
         assert_eq!(Warmth::known_cold().verdict(), Verdict::Cold);
         assert_eq!(Warmth::new(Some(700_000)).ask(64), Ask::SpreadOut);
+    }
+
+    #[test]
+    fn a_read_that_stalls_is_not_waited_for_where_others_are_cold() {
+        let mut warmth = Warmth::new(Some(700_000));
+        warmth.spreading(SPREAD);
+        (0..SLOW_ONCE).for_each(|_| warmth.on_spread(Some(30_000_000)));
+        assert_eq!(warmth.verdict(), Verdict::Unknown, "a busy host may have held these up");
+        warmth.on_spread(Some(30_000_000));
+        assert_eq!((warmth.verdict(), warmth.ask(64)), (Verdict::Cold, Ask::Plan));
+        // Those that were on their way come later.
+        warmth.on_spread(Some(700_000));
+        assert_eq!(warmth.verdict(), Verdict::Cold);
     }
 
     #[test]

@@ -272,7 +272,8 @@ fn a_profile_finds_the_files_on_a_moved_partition_and_refuses_another_filesystem
     }
     assert_eq!(read[..bytes.len()], bytes[..]);
     // The same table, another filesystem.
-    sh(&format!("mkfs.ext4 -q -F {}p1 && sync", disk.device));
+    // The cache of the whole disk knows nothing of what a partition wrote.
+    sh(&format!("mkfs.ext4 -q -F {0}p1 && sync && blockdev --flushbufs {0}", disk.device));
     let check = format!("profile check p.bin --device {}", disk.device);
     run(dir, &check).fails(4, &["p.bin", &disk.device, "filesystem: partition abcd1234-01 has UUID"]);
 }

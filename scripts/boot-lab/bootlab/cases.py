@@ -80,7 +80,7 @@ def compiled(lab, text, name):
 
 
 def unused_units(lab, count=24):
-    """Units that no boot reads: the end of the tree that --quick does not copy, or what no boot touched."""
+    """Units that no boot reads."""
     stats = json.loads((lab.output / "reference.stats.json").read_text())
     touched = {touch["unit"] for touch in stats["touched"]}
     first = image.PARTITION_START // stats["model"]["unit_bytes"] + 8

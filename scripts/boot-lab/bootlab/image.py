@@ -38,7 +38,7 @@ VARIANTS = tuple(PACKAGES)
 RECIPE = 1
 # Made by the platform's image build; read in part by the agent.
 MODELS = [(f"model-{number}.bin", 32 << 20) for number in range(8)]
-# The tree that is copied to the second disk: `quick` copies the first directory alone.
+# The tree that is copied to the second disk.
 IMAGES = [("base", 100 << 20), ("extra", 200 << 20)]
 
 
@@ -178,8 +178,12 @@ def lay(variant, root, binary):
     drop_in = root / "etc/systemd/system/ebs-prewarm-record.service.d/node.conf"
     drop_in.parent.mkdir()
     drop_in.write_text("[Service]\nEnvironment=UNTIL=node-ready.service\n")
+    # Boots that warm the rest do it at once: the hardest for what is to stand back.
+    drop_in = root / "etc/systemd/system/ebs-prewarm-rest.service.d/node.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Service]\nEnvironment=REST_OPTIONS=--jitter=0s\n")
     enabled = sorted(unit.name for unit in (NODE / "units").iterdir() if "@" not in unit.name)
-    enabled += [unit.name for unit in units if unit.name.startswith("ebs-prewarm")]
+    enabled += ["ebs-prewarm.service", "ebs-prewarm-record.service"]
     enabled += [f"node-check@{number}.service" for number in range(1, 5)]
     # Without a network and for minutes only; and the console is the lab's.
     masked = [

@@ -21,10 +21,11 @@ OFF = "ebs_prewarm=off"
 # the order of their profile.
 WORDS = {
     "warm": [OFF], "cold": [OFF], "recorded": reference.BOOT_RING, "fio": ["node.fio", OFF],
-    "ebs-prewarm": [], "history": [], "address": [],
+    "ebs-prewarm": [], "history": [], "address": [], "rest": ["systemd.wants=ebs-prewarm-rest.service"],
 }
-ORDERS = {"ebs-prewarm": "stall", "history": "history", "address": "address"}
+ORDERS = {"ebs-prewarm": "stall", "history": "history", "address": "address", "rest": "stall"}
 MODES = ("warm", "cold", "fio", "ebs-prewarm")
+QUICK = ("warm", "cold", "ebs-prewarm")
 EXAMPLE = """examples:
   scripts/boot-lab/run --quick
   scripts/boot-lab/run --variant ext4 --model gp3 --rounds 5 --output results
@@ -39,11 +40,11 @@ def arguments(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="one round, 100 MB of images to copy, as in continuous integration")
+    add("--quick", action="store_true", help="one round without the slow fio, and a few cases, as in continuous integration")
     add("--variant", choices=image.VARIANTS, default="ext4", help="filesystem and what makes the initramfs")
     add("--model", default="gp3", help="how the volume behaves: gp3, io2, slow, scarce, ... or a file")
     add("--rounds", type=int, help="boots of each kind, interleaved (5, or 1 with --quick)")
-    add("--modes", default=",".join(MODES), help="kinds of boot, of: " + ", ".join(WORDS))
+    add("--modes", help=f"kinds of boot ({', '.join(MODES)}), of: " + ", ".join(WORDS))
     add("--seed", type=int, default=1, help="of the first round's volume; each round has its own")
     add("--cases", default="", help="cases of no harm after the rounds: all, quick, or their names")
     add("--case-rounds", type=int, default=1, help="boots of each case; the median is held against that of cold boots")
@@ -63,12 +64,11 @@ class Lab:
         self.output.mkdir(parents=True, exist_ok=True)
         self.host, self.static = binaries()
         self.image = image.build(options.variant, self.static)
-        self.words = ["node.copy=base"] if options.quick else []
 
     def boot(self, name, initrd, words, seed, sets=(), disk=None, device="nvme"):
         """One boot; its files are kept in a folder of its name."""
         with ColdVolume(self.host, disk or self.image.disk, self.options.model, seed, sets) as cold:
-            boot = machine.boot(self.image, initrd, [*self.words, *words], cold, device)
+            boot = machine.boot(self.image, initrd, words, cold, device)
         keep(self.output / "boots" / name, boot)
         warmed = report_of(boot)
         touched = len(boot.stats["touched"])
@@ -86,6 +86,17 @@ class Lab:
 def report_of(boot):
     """What the warmer said, of whichever began."""
     return boot.json("ebs-prewarm/initramfs.json") or boot.json("ebs-prewarm/warm.json")
+
+
+def rest_of(boot):
+    """What became of the rest, and of a second run that finds the stamp."""
+    first, again = boot.json("ebs-prewarm/rest-first.json"), boot.json("ebs-prewarm/rest.json")
+    if not first:
+        return None
+    kept = {name: first["totals"][name] for name in ("resumed", "reads", "extra_reads", "held_back_s", "elapsed_s")}
+    again = again and {"end": again["end"], "reads": again["totals"]["reads"] + again["totals"]["extra_reads"]}
+    say(f"  rest: {first['end']}, {json.dumps(kept)}; once more: {json.dumps(again)}")
+    return {"end": first["end"], **kept, "again": again}
 
 
 def told(report):
@@ -130,7 +141,7 @@ def measure(lab, modes, initrds):
             times[mode].append(boot.ready_s)
             boots.append({"round": number + 1, "mode": mode, "ready_s": boot.ready_s, "why": boot.why,
                           "fetched_units": len(boot.stats["touched"]), "counters": boot.stats["counters"],
-                          "warmed": figures.warmed(report_of(boot)),
+                          "warmed": figures.warmed(report_of(boot)), "rest": rest_of(boot),
                           "touched": [touch["unit"] for touch in boot.stats["touched"]]})
             save(lab, {"boots": boots})
     return times, boots
@@ -155,7 +166,7 @@ def main(argv):
 
 def work(lab):
     options = lab.options
-    modes = [mode for mode in options.modes.split(",") if mode]
+    modes = options.modes.split(",") if options.modes else list(QUICK if options.quick else MODES)
     unknown = [mode for mode in modes if mode not in WORDS]
     if unknown:
         raise LabError(f"failed to find kind of boot `{unknown[0]}`: known are {', '.join(WORDS)}")

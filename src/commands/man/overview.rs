@@ -49,6 +49,15 @@ pub const FILES: &[(&str, &str)] = &[
         "/run/ebs-prewarm/warm.json",
         "The report of ebs-prewarm.service, which warms where the initramfs did not.",
     ),
+    (
+        "/run/ebs-prewarm/rest.json",
+        "The report of ebs-prewarm-rest.service, which an administrator enables: after the profile it warms what the \
+         mounted filesystems have allocated, beside what the system does.",
+    ),
+    (
+        "/var/lib/ebs-prewarm/*.warm",
+        "That ebs-prewarm-rest.service has warmed the volume of that serial: on later boots it reads nothing.",
+    ),
     ("/var/lib/ebs-prewarm/boot.rec", "The recording of a reference boot, by ebs-prewarm-record.service."),
     (
         "/usr/lib/ebs-prewarm/ebs-prewarm-static",

@@ -15,6 +15,7 @@ mod limits;
 #[cfg(feature = "control")]
 mod manager;
 mod measure;
+mod once;
 mod outputs;
 mod profiles;
 mod signals;
