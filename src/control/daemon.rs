@@ -110,7 +110,7 @@ fn on_runtime<F: Future<Output = WarmReport>>(work: impl FnOnce(bool) -> F) -> R
     match tokio_uring::Runtime::new(&tokio_uring::builder()) {
         Ok(runtime) => {
             let report = runtime.block_on(work(true));
-            // Its end would wait for clients that do not read.
+            // Who has asked for the end is told of it by the end of the process; and its own would wait for clients.
             std::mem::forget(runtime);
             Ok(report)
         }
@@ -118,8 +118,10 @@ fn on_runtime<F: Future<Output = WarmReport>>(work: impl FnOnce(bool) -> F) -> R
             tracing::info!("io_uring is refused ({error}); clients are answered without");
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.context(|| "failed to prepare the control plane".into())?;
-            let report = tokio::task::LocalSet::new().block_on(&runtime, work(false));
-            std::mem::forget(runtime);
+            let tasks = tokio::task::LocalSet::new();
+            let report = tasks.block_on(&runtime, work(false));
+            // Who has asked for the end is told of it by the end of the process.
+            std::mem::forget((tasks, runtime));
             Ok(report)
         }
     }

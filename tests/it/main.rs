@@ -1,5 +1,7 @@
 //! What the program does on real kernels: one binary, one link, a module a room, shared fixtures.
 
+#[cfg(all(feature = "people", feature = "control"))]
+mod examples;
 mod fiemap;
 mod golden;
 mod install;
