@@ -68,7 +68,10 @@ fn a_crowd_of_hostile_clients_changes_nothing() {
     let mut crowd = Vec::new();
     // A line without an end.
     let to = path.clone();
-    crowd.push(again(&over, move || while at(&to).write_all(&[b'x'; 65_536]).is_ok() {}));
+    crowd.push(again(&over, move || {
+        let mut client = at(&to);
+        while client.write_all(&[b'x'; 65_536]).is_ok() {}
+    }));
     // An answer that is not waited for, and a question that breaks off.
     let to = path.clone();
     crowd.push(again(&over, move || {
