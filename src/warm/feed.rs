@@ -313,7 +313,7 @@ impl Feed for &mut WarmFeed<'_> {
         let Some(work) = self.under_way.remove(&number) else { return };
         self.ended(&work);
         match work {
-            Work::Again => return self.warmth.on_again(Some(latency_ns)),
+            Work::Again => self.warmth.on_again(Some(latency_ns)),
             Work::Planned(planned, read) => {
                 self.journal.set(planned);
                 self.warmth.on_first(read, latency_ns);
