@@ -157,11 +157,20 @@ def main(argv):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if options.nice:
-            os.nice(options.nice)
+            prefer(options.nice)
         return work(Lab(options))
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def prefer(nice):
+    """Priority of this process and its children."""
+    os.nice(nice)
+    # Where the kernel groups processes by session, nice alone says something within the session only.
+    group = pathlib.Path("/proc/self/autogroup")
+    if group.exists():
+        group.write_text(f"{nice}\n")
 
 
 def work(lab):
