@@ -7,7 +7,7 @@
 use super::gate::{Gate, Look};
 use super::journal::Journal;
 use super::warmth::{Ask, SPREAD, Verdict, Warmth};
-use crate::engine::{Feed, Next};
+use crate::engine::{Feed, Next, Settled};
 use crate::extent::Extent;
 use crate::plan::{Mode, Plan, PlannedRead};
 use crossbeam_channel::Receiver;
@@ -16,6 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How soon a feed that is paused, or waits for answers, is asked again.
 const PAUSE_NS: u64 = 20_000_000;
+/// How long answers about warmth are waited for, all in all.
+const WAIT_NS_MAX: u64 = 1_000_000_000;
 
 /// What may be said to a warming that runs.
 #[derive(Debug, Default)]
@@ -66,7 +68,7 @@ enum Work {
     /// All over the plan, and no part of it.
     Spread,
     /// Planned, and failed: it may be read in parts, after the rest.
-    PutOff(u64),
+    PutOff(u64, PlannedRead),
 }
 
 /// The reads of a plan.
@@ -85,6 +87,8 @@ pub struct WarmFeed<'a> {
     /// Reads all over the plan, to be given before others.
     spread: Vec<PlannedRead>,
     spread_again: bool,
+    /// When answers about warmth were waited for first.
+    waits_since_ns: Option<u64>,
     /// Read by the boot, one bit a unit.
     seen_units: Vec<u64>,
     surroundings: Surroundings<'a>,
@@ -94,6 +98,9 @@ pub struct WarmFeed<'a> {
     /// Index of the first stage that stands back.
     stands_back_from: u16,
     skipped: Skipped,
+    /// By index of the stage.
+    settled: Vec<Settled>,
+    stage_ended: bool,
 }
 
 impl<'a> WarmFeed<'a> {
@@ -120,6 +127,7 @@ impl<'a> WarmFeed<'a> {
             warmth: if known { Warmth::known_cold() } else { Warmth::new(surroundings.warm_ns) },
             spread: Vec::new(),
             spread_again: false,
+            waits_since_ns: None,
             seen_units: vec![0; units.div_ceil(64) as usize],
             surroundings,
             gate: Gate::default(),
@@ -127,6 +135,8 @@ impl<'a> WarmFeed<'a> {
             own_in_flight: 0,
             stands_back_from,
             skipped: Skipped::default(),
+            settled: vec![Settled::default(); plan.stages().len()],
+            stage_ended: false,
         }
     }
 
@@ -164,7 +174,7 @@ impl<'a> WarmFeed<'a> {
             Work::Planned(_, read) => self.requests_of(*read),
             Work::Again | Work::Spread => 1,
             // Counted when it failed; its parts are few.
-            Work::PutOff(_) => 0,
+            Work::PutOff(..) => 0,
         };
         self.own_requests += requests;
         self.own_in_flight = self.own_in_flight.saturating_sub(requests);
@@ -191,13 +201,26 @@ impl<'a> WarmFeed<'a> {
             self.next += 1;
             if self.journal.is_done(number) {
                 self.skipped.resumed += 1;
+                self.settle(read, |settled| settled.resumed += 1);
             } else if touches && bit(&self.seen_units, read.start / self.plan.unit_sectors()) {
                 self.skipped.taken += 1;
                 self.journal.set(number);
+                self.settle(read, |settled| settled.taken += 1);
             } else {
                 return Some((number, read));
             }
         }
+    }
+
+    /// A read of the plan is over in some way.
+    fn settle(&mut self, read: PlannedRead, count: impl FnOnce(&mut Settled)) {
+        let stage = usize::from(read.stage);
+        let Some(settled) = self.settled.get_mut(stage) else { return };
+        let before = settled.reads();
+        count(settled);
+        let after = settled.reads();
+        let planned = self.plan.stages().get(stage).map_or(u64::MAX, |stage| stage.reads);
+        self.stage_ended |= after != before && after >= planned;
     }
 
     /// Reads at even distances in all that is left of the plan; of each unit another block than the plan has, so that a
@@ -212,6 +235,16 @@ impl<'a> WarmFeed<'a> {
         let open = open.filter(|(number, _)| !self.journal.is_done(*number));
         self.spread = open.step_by(step as usize).take(SPREAD).map(|(_, read)| self.far(read)).collect();
         self.warmth.spreading(self.spread.len());
+    }
+
+    /// Nothing new until what was asked is answered; but a stall is not waited for: that volume has something to warm.
+    fn wait_for_answers(&mut self, now_ns: u64, in_flight: u32) -> Next {
+        let since_ns = *self.waits_since_ns.get_or_insert(now_ns);
+        if now_ns - since_ns < WAIT_NS_MAX {
+            return Next::NotBefore(now_ns + PAUSE_NS);
+        }
+        self.warmth.give_up();
+        self.next_of(now_ns, in_flight)
     }
 
     /// The same unit half a unit on, where there is such a place.
@@ -244,10 +277,8 @@ impl<'a> WarmFeed<'a> {
         });
         stage.map_or(u16::MAX, |stage| stage as u16)
     }
-}
 
-impl Feed for &mut WarmFeed<'_> {
-    fn next(&mut self, now_ns: u64, in_flight: u32) -> Next {
+    fn next_of(&mut self, now_ns: u64, in_flight: u32) -> Next {
         self.take_seen();
         if self.warmth.verdict() == Verdict::Warm {
             return Next::End;
@@ -257,15 +288,15 @@ impl Feed for &mut WarmFeed<'_> {
         }
         match self.warmth.ask(in_flight) {
             Ask::Again(read) => return self.give(read, Work::Again),
-            Ask::Wait => return Next::NotBefore(now_ns + PAUSE_NS),
+            Ask::Wait => return self.wait_for_answers(now_ns, in_flight),
             Ask::SpreadOut => {
                 self.spread_out();
-                return self.next(now_ns, in_flight);
+                return self.next_of(now_ns, in_flight);
             }
             Ask::Spread => {
                 return match self.spread.pop() {
                     Some(read) => self.give(read, Work::Spread),
-                    None => Next::NotBefore(now_ns + PAUSE_NS),
+                    None => self.wait_for_answers(now_ns, in_flight),
                 };
             }
             Ask::Plan => {}
@@ -285,6 +316,12 @@ impl Feed for &mut WarmFeed<'_> {
             None => Next::End,
         }
     }
+}
+
+impl Feed for &mut WarmFeed<'_> {
+    fn next(&mut self, now_ns: u64, in_flight: u32) -> Next {
+        self.next_of(now_ns, in_flight)
+    }
 
     fn left(&self) -> Option<u64> {
         Some(self.total - self.next)
@@ -294,25 +331,46 @@ impl Feed for &mut WarmFeed<'_> {
         let Some(work) = self.under_way.remove(&number) else { return };
         self.ended(&work);
         match work {
+            Work::Again => self.warmth.on_again(Some(latency_ns)),
             Work::Planned(planned, read) => {
                 self.journal.set(planned);
                 self.warmth.on_first(read, latency_ns);
+                self.settle(read, |settled| settled.done += 1);
             }
-            Work::Again => self.warmth.on_again(Some(latency_ns)),
             Work::Spread => self.warmth.on_spread(Some(latency_ns)),
-            Work::PutOff(planned) => self.journal.set(planned),
+            Work::PutOff(planned, read) => {
+                self.journal.set(planned);
+                self.settle(read, |settled| {
+                    settled.failed -= 1;
+                    settled.done += 1;
+                });
+            }
         }
     }
 
     fn failed(&mut self, number: u64) {
         let Some(work) = self.under_way.remove(&number) else { return };
         self.ended(&work);
-        let planned = match work {
+        let (planned, read) = match work {
             Work::Again => return self.warmth.on_again(None),
             Work::Spread => return self.warmth.on_spread(None),
-            Work::Planned(planned, _) | Work::PutOff(planned) => planned,
+            // What is put off is told to have failed once.
+            Work::PutOff(planned, read) => {
+                self.under_way.insert(number, Work::PutOff(planned, read));
+                return;
+            }
+            Work::Planned(planned, read) => (planned, read),
         };
-        self.under_way.insert(number, Work::PutOff(planned));
+        self.under_way.insert(number, Work::PutOff(planned, read));
+        self.settle(read, |settled| settled.failed += 1);
+    }
+
+    fn settled(&self) -> &[Settled] {
+        &self.settled
+    }
+
+    fn has_ended_a_stage(&mut self) -> bool {
+        std::mem::take(&mut self.stage_ended)
     }
 }
 

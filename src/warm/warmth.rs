@@ -146,6 +146,11 @@ impl Warmth {
         self.judge_spread();
     }
 
+    /// The answers take too long.
+    pub fn give_up(&mut self) {
+        self.state = State::Known(Verdict::Cold);
+    }
+
     /// A read of the plan took so long.
     pub fn on_first(&mut self, read: PlannedRead, latency_ns: u64) {
         if matches!(self.state, State::First | State::Again { .. }) {
@@ -188,11 +193,13 @@ impl Warmth {
         self.judge_spread();
     }
 
+    /// One that is cold may stall for a minute: the last are not waited for where enough others are cold.
     fn judge_spread(&mut self) {
-        if self.spread_ns.len() < self.expected {
+        let slow = self.spread_ns.len() - self.alike(self.spread_ns.iter().copied());
+        let is_clear = slow > if self.twice { SLOW_TWICE } else { SLOW_ONCE };
+        if !matches!(self.state, State::Spreading) || (self.spread_ns.len() < self.expected && !is_clear) {
             return;
         }
-        let slow = self.expected - self.alike(self.spread_ns.iter().copied());
         let slow_max = if self.twice { SLOW_TWICE } else { 0 };
         // A plan that was over by then says nothing, and has no need to.
         let may_be_warm = self.expected > 0 && self.medians_are_alike();
@@ -319,6 +326,19 @@ mod tests {
         assert_eq!(warmth.verdict(), Verdict::Cold, "nothing is known to be warm");
         assert_eq!(Warmth::known_cold().verdict(), Verdict::Cold);
         assert_eq!(Warmth::new(Some(700_000)).ask(64), Ask::SpreadOut);
+    }
+
+    #[test]
+    fn a_read_that_stalls_is_not_waited_for_where_others_are_cold() {
+        let mut warmth = Warmth::new(Some(700_000));
+        warmth.spreading(SPREAD);
+        (0..SLOW_ONCE).for_each(|_| warmth.on_spread(Some(30_000_000)));
+        assert_eq!(warmth.verdict(), Verdict::Unknown, "a busy host may have held these up");
+        warmth.on_spread(Some(30_000_000));
+        assert_eq!((warmth.verdict(), warmth.ask(64)), (Verdict::Cold, Ask::Plan));
+        // Those that were on their way come later.
+        warmth.on_spread(Some(700_000));
+        assert_eq!(warmth.verdict(), Verdict::Cold);
     }
 
     #[test]
