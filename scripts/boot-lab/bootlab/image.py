@@ -11,6 +11,7 @@ import shutil
 import uuid
 from dataclasses import dataclass, field
 
+from . import debian
 from .shell import LabError, privately, run, say
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
@@ -29,12 +30,11 @@ FS_UUID = "5d0b4a5e-6b5d-4ec1-9d09-2a3c0b3c1d03"
 
 SUITE = "bookworm"
 COMMON = (
-    "systemd-sysv,udev,dbus,kmod,linux-image-cloud-amd64,zstd,e2fsprogs,fio,iproute2,procps,perl,openssh-server,"
+    "systemd-sysv,udev,dbus,kmod,zstd,e2fsprogs,fio,iproute2,procps,perl,openssh-server,"
     "containerd,python3,python3-cffi-backend,python3-cryptography,python3-jinja2,python3-requests,python3-yaml"
 )
-PACKAGES = {"ext4": COMMON + ",initramfs-tools", "xfs": COMMON + ",dracut,xfsprogs"}
-# What the kernel would bring and dracut does not go with: debootstrap takes the first of alternatives.
-EXCLUDED = {"ext4": [], "xfs": ["initramfs-tools", "initramfs-tools-core", "klibc-utils", "libklibc"]}
+KERNEL = "linux-image-cloud-amd64"
+PACKAGES = {"ext4": f"{COMMON},initramfs-tools,{KERNEL}", "xfs": f"{COMMON},dracut,linux-base,xfsprogs"}
 VARIANTS = tuple(PACKAGES)
 # Counted up when the code below makes another image of the same parts.
 RECIPE = 1
@@ -117,15 +117,26 @@ def base(variant):
         packages_dir.mkdir(parents=True, exist_ok=True)
         mirror = os.environ.get("EBS_PREWARM_MIRROR", "")
         privately(
-            'debootstrap --variant=minbase --cache-dir="$CACHE" --include="$PACKAGES" ${EXCLUDE:+--exclude="$EXCLUDE"} '
-            '$SUITE "$ROOT" $MIRROR',
-            CACHE=packages_dir, PACKAGES=packages, EXCLUDE=",".join(EXCLUDED[variant]), SUITE=SUITE,
-            ROOT=directory / "root", MIRROR=mirror,
+            'debootstrap --variant=minbase --cache-dir="$CACHE" --include="$PACKAGES" $SUITE "$ROOT" $MIRROR',
+            CACHE=packages_dir, PACKAGES=packages, SUITE=SUITE, ROOT=directory / "root", MIRROR=mirror,
         )
+        if KERNEL not in packages:
+            add_kernel(directory / "root", root / "apt")
 
-    path = made_once(root / f"base-{variant}-{digest(SUITE, packages, *EXCLUDED[variant])}", make)
+    path = made_once(root / f"base-{variant}-{digest(SUITE, packages)}", make)
     forget_old(root, f"base-{variant}", 2)
     return path / "root"
+
+
+def add_kernel(root, apt):
+    """debootstrap takes the first of alternatives, and the kernel's are initramfs-tools or another: dracut is there first."""
+    archive = debian.Archive(apt, [SUITE])
+    newest = archive.about(KERNEL, SUITE)["Depends"].split(" ")[0]
+    with archive.fetched(newest, SUITE) as package:
+        shutil.copy(package, root / "tmp/kernel.deb")
+    # An initramfs is made later, when its parts are there.
+    privately('mount -t proc proc "$ROOT/proc"; INITRD=No chroot "$ROOT" dpkg --install /tmp/kernel.deb', ROOT=root)
+    (root / "tmp/kernel.deb").unlink()
 
 
 def scripts_of(variant):
