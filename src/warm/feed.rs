@@ -87,6 +87,8 @@ pub struct WarmFeed<'a> {
     /// Reads all over the plan, to be given before others.
     spread: Vec<PlannedRead>,
     spread_again: bool,
+    /// Units of which they were.
+    looked_into: Vec<u64>,
     /// When answers about warmth were waited for first.
     waits_since_ns: Option<u64>,
     /// Read by the boot, one bit a unit.
@@ -127,6 +129,7 @@ impl<'a> WarmFeed<'a> {
             warmth: if known { Warmth::known_cold() } else { Warmth::new(surroundings.warm_ns) },
             spread: Vec::new(),
             spread_again: false,
+            looked_into: Vec::new(),
             waits_since_ns: None,
             seen_units: vec![0; units.div_ceil(64) as usize],
             surroundings,
@@ -148,6 +151,11 @@ impl<'a> WarmFeed<'a> {
             warm_ns: self.warmth.warm_ns(),
             ..self.skipped
         }
+    }
+
+    /// Units of which another block was read than the plan has.
+    pub fn looked_into(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.looked_into)
     }
 
     /// The planned reads that were not given out and are not done.
@@ -234,6 +242,8 @@ impl<'a> WarmFeed<'a> {
         let open = (skipped..).zip(self.plan.reads().skip(skipped as usize));
         let open = open.filter(|(number, _)| !self.journal.is_done(*number));
         self.spread = open.step_by(step as usize).take(SPREAD).map(|(_, read)| self.far(read)).collect();
+        let unit_sectors = self.plan.unit_sectors();
+        self.looked_into.extend(self.spread.iter().map(|read| read.start / unit_sectors));
         self.warmth.spreading(self.spread.len());
     }
 
