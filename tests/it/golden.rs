@@ -133,3 +133,20 @@ fn golden_compiled_profile_of_version_1() {
     let bytes = golden("profile.v1.bin", &compiled::encode(&profile()));
     assert_eq!(load(&bytes).unwrap(), compiled::reduced(&profile()));
 }
+
+/// Profiles of real boots, as they were recorded.
+#[test]
+fn the_profiles_that_are_shipped_are_whole_and_survive_being_compiled() {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("profiles");
+    let paths = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+    let paths: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|it| it == "yaml")).collect();
+    assert!(!paths.is_empty());
+    for path in paths {
+        let profile = load(&std::fs::read(&path).unwrap()).unwrap_or_else(|error| panic!("{error:?}"));
+        let stages: Vec<&str> = profile.stages.iter().map(|stage| stage.name.as_str()).collect();
+        assert_eq!(stages, ["initrd", "sysinit", "ready", "later"], "{}", path.display());
+        let again = load(&compiled::encode(&profile)).unwrap();
+        assert_eq!((again.name, again.stages.len()), (profile.name, profile.stages.len()));
+        assert_eq!(yaml::write(&profile).as_bytes(), std::fs::read(&path).unwrap());
+    }
+}
