@@ -18,6 +18,10 @@ pub enum Kind {
     OtherVolume,
     /// A deadline or a timeout passed; exit code 5.
     Deadline,
+    /// There is no daemon to ask; exit code 6.
+    NoDaemon,
+    /// What was waited for will not become warm any more; exit code 7.
+    NotWarm,
 }
 
 impl Kind {
@@ -29,6 +33,8 @@ impl Kind {
             Kind::Unreadable => 3,
             Kind::OtherVolume => 4,
             Kind::Deadline => 5,
+            Kind::NoDaemon => 6,
+            Kind::NotWarm => 7,
         }
     }
 }

@@ -100,6 +100,22 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     synced.context(|| format!("failed to sync directory `{}`", directory.display()))
 }
 
+/// Writes a file that readers find whole, the older one or this, and that all may read. After a power cut it may be
+/// empty: nothing waits for the disk.
+#[cfg(feature = "control")]
+pub fn replace_readable(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let target = target(path);
+    let (mut file, mut unfinished) = create(path, &target)?;
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(0o644)))
+        .and_then(|()| fs::rename(&unfinished.path, &target));
+    written.map_err(|cause| failed(path, cause))?;
+    unfinished.named = true;
+    Ok(())
+}
+
 /// Whether a file could be written there now, with a block to spare: asked before long work. Changes nothing.
 pub fn check_writable(path: &Path) -> Result<()> {
     let (mut file, _unfinished) = create(path, &target(path))?;

@@ -7,6 +7,8 @@ pub mod bench;
 pub mod codec;
 pub mod cold;
 pub mod commands;
+#[cfg(feature = "control")]
+pub mod control;
 pub mod device;
 pub mod engine;
 pub mod error;

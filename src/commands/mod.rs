@@ -1,10 +1,14 @@
 //! From argv to library calls: one file a verb. No clap type goes below this room.
 
+#[cfg(feature = "control")]
+mod ask;
 #[cfg(feature = "report")]
 mod bench;
 mod common;
 #[cfg(feature = "people")]
 mod completions;
+#[cfg(feature = "control")]
+mod daemon;
 #[cfg(feature = "lab")]
 mod demo;
 #[cfg(feature = "lab")]
@@ -25,19 +29,31 @@ mod warm;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
 
 /// Warms a volume made from a snapshot ahead of the boot that reads it.
 #[derive(Debug, Parser)]
 #[command(name = "ebs-prewarm", version, max_term_width = 100)]
 pub struct Cli {
-    /// How much to log on stderr: error, warn, info, debug, trace
-    #[arg(long, global = true, default_value = "warn", value_name = "LEVEL", help_heading = "Everywhere")]
-    pub log: tracing::level_filters::LevelFilter,
+    /// How much to log on stderr: error, warn, info, debug, trace; if not given, warn, and info for a daemon
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Everywhere")]
+    pub log: Option<LevelFilter>,
     /// Print one JSON document on stdout instead of text
     #[arg(long, global = true, help_heading = "Everywhere")]
     pub json: bool,
     #[command(subcommand)]
     verb: Verb,
+}
+
+impl Cli {
+    /// What is logged.
+    pub fn level(&self) -> LevelFilter {
+        #[cfg(feature = "control")]
+        if matches!(self.verb, Verb::Daemon(_)) {
+            return self.log.unwrap_or(LevelFilter::INFO);
+        }
+        self.log.unwrap_or(LevelFilter::WARN)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -47,6 +63,20 @@ enum Verb {
     Profile(profile::Args),
     Warm(warm::WarmArgs),
     Plan(plan::PlanArgs),
+    #[cfg(feature = "control")]
+    Daemon(Box<daemon::DaemonArgs>),
+    #[cfg(feature = "control")]
+    Status(ask::StatusArgs),
+    #[cfg(feature = "control")]
+    Wait(ask::WaitArgs),
+    #[cfg(feature = "control")]
+    Pause(ask::PauseArgs),
+    #[cfg(feature = "control")]
+    Resume(ask::ResumeArgs),
+    #[cfg(feature = "control")]
+    Stop(ask::StopArgs),
+    #[cfg(feature = "control")]
+    Metrics(ask::MetricsArgs),
     #[cfg(feature = "report")]
     Probe(probe::ProbeArgs),
     #[cfg(feature = "report")]
@@ -69,6 +99,20 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Warm(args) => warm::run(args, output),
         Verb::Plan(args) => plan::run(args, output),
+        #[cfg(feature = "control")]
+        Verb::Daemon(args) => daemon::run(*args, output),
+        #[cfg(feature = "control")]
+        Verb::Status(args) => args.run(output),
+        #[cfg(feature = "control")]
+        Verb::Wait(args) => args.run(output),
+        #[cfg(feature = "control")]
+        Verb::Pause(args) => args.run(output),
+        #[cfg(feature = "control")]
+        Verb::Resume(args) => args.run(output),
+        #[cfg(feature = "control")]
+        Verb::Stop(args) => args.run(output),
+        #[cfg(feature = "control")]
+        Verb::Metrics(args) => args.run(output),
         Verb::Record(args) => record::run(args, output),
         #[cfg(feature = "people")]
         Verb::Profile(args) => profile::run(args, output),

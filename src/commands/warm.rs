@@ -4,6 +4,7 @@ use super::common::{ReportFile, first_error, load_profile, parsed, read_file};
 use super::output::Output;
 use super::progress::Bar;
 use crate::device::{Device, disk_path};
+use crate::engine::Progress;
 use crate::error::{Context, Error, Result};
 use crate::findings::FOLDER;
 use crate::plan::Mode;
@@ -176,6 +177,12 @@ impl What {
         }
     }
 
+    /// Whether something is warmed after the stages.
+    #[cfg(feature = "control")]
+    pub fn has_rest(&self) -> bool {
+        self.rest_blocks.is_some() || !matches!(self.rest, None | Some(Rest::None))
+    }
+
     /// What is warmed after the stages.
     fn rest(&self) -> Result<warm::Rest> {
         if let Some(path) = &self.rest_blocks {
@@ -220,7 +227,7 @@ impl What {
 }
 
 /// A warmer that has not got what it asks for warms all the same.
-fn survive_switch_root() {
+pub fn survive_switch_root() {
     if let Err(error) = leave_alone() {
         tracing::warn!("failed to take a name that systemd leaves alone: {error}");
     }
@@ -308,7 +315,9 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     die_first();
     let stop = stop_on_signals();
     let file = args.report.clone().map(ReportFile::new::<WarmReport>);
-    let warmed = warmed(&args, stop);
+    let mut bar = Bar::default();
+    let warmed = warmed(&args, stop, &Control::default(), &mut bar);
+    bar.clear();
     let written = |report: &WarmReport| file.map_or(Ok(()), |file| file.write(report));
     match warmed {
         Ok(report) => {
@@ -322,18 +331,21 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     }
 }
 
-fn warmed(args: &WarmArgs, stop: &AtomicBool) -> Result<WarmReport> {
+/// Warms, with orders taken and looked on at.
+pub fn warmed(
+    args: &WarmArgs,
+    stop: &AtomicBool,
+    control: &Control,
+    progress: &mut dyn Progress,
+) -> Result<WarmReport> {
     let stamping = Stamping::of(args)?;
     if stamping.as_ref().is_some_and(Stamping::is_there) {
         return Ok(stamped(args));
     }
     let (options, bound) = args.what.bind(args.wait.unwrap_or_default())?;
     let options = args.all_options(options);
-    let mut bar = Bar::default();
-    let hooks = Hooks { stop, control: &Control::default(), seen: None, progress: &mut bar };
-    let report = warm::warm(&bound, &options, hooks);
-    bar.clear();
-    let report = report?;
+    let hooks = Hooks { stop, control, seen: None, progress };
+    let report = warm::warm(&bound, &options, hooks)?;
     if let Some(stamping) = stamping.filter(|_| report.is_complete() && report.totals.errors == 0) {
         stamping.write();
     }
@@ -352,7 +364,7 @@ fn stamped(args: &WarmArgs) -> WarmReport {
 }
 
 /// A boot goes on without us; why is in the report all the same.
-fn refused(args: &WarmArgs, error: &Error) -> WarmReport {
+pub fn refused(args: &WarmArgs, error: &Error) -> WarmReport {
     WarmReport {
         schema: SCHEMA,
         end: "refused".into(),

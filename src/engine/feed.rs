@@ -15,6 +15,26 @@ pub enum Next {
     End,
 }
 
+/// Reads of a stage that are over, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Read throughout.
+    pub done: u64,
+    /// Not read, since an earlier run had done it.
+    pub resumed: u64,
+    /// Not read, since others had read it.
+    pub taken: u64,
+    /// Failed: parts of it may still be read.
+    pub failed: u64,
+}
+
+impl Settled {
+    /// All of them.
+    pub fn reads(&self) -> u64 {
+        self.done + self.resumed + self.taken + self.failed
+    }
+}
+
 /// Gives the reads of a plan, in order, and is told when each is done. Whatever iterates over reads is one.
 pub trait Feed {
     /// The next read; `in_flight` are under way.
@@ -31,6 +51,16 @@ pub trait Feed {
 
     /// The `number`-th read that it gave failed. One of the plan may still be done, in parts, when the rest is.
     fn failed(&mut self, _number: u64) {}
+
+    /// What is over by now, by index of the stage; of those that have nothing yet the last may be missing.
+    fn settled(&self) -> &[Settled] {
+        &[]
+    }
+
+    /// Whether the last read of a stage was settled since this was asked last: who looks on is told at once.
+    fn has_ended_a_stage(&mut self) -> bool {
+        false
+    }
 }
 
 impl<I: Iterator<Item = PlannedRead>> Feed for I {

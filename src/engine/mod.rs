@@ -21,7 +21,7 @@ mod uring;
 mod verify;
 
 pub use depth::{Depth, INITIAL as DEPTH_INITIAL, LIMIT as DEPTH_LIMIT, MAX as DEPTH_MAX};
-pub use feed::{Feed, Next};
+pub use feed::{Feed, Next, Settled};
 pub use outcome::{End, Outcome, StageOutcome, UNREADABLE_LISTED_MAX};
 pub use pace::Pace;
 pub use pread::PreadSource;
@@ -75,7 +75,10 @@ pub trait Progress {
     /// Called before the first read of a plan.
     fn begin(&mut self, _stages: &[StagePlan]) {}
 
-    /// Called about ten times a second.
+    /// What is over by now, by index of the stage. Called before each tick.
+    fn settled(&mut self, _stages: &[Settled]) {}
+
+    /// Called about ten times a second, when a stage has ended, and at the end.
     fn tick(&mut self, outcome: &Outcome, in_flight: u32, now_ns: u64);
 }
 
@@ -129,7 +132,10 @@ pub fn run<S: Source + ?Sized>(
         options,
     };
     let end = engine.run(&mut reads, stop, progress);
-    engine.close(end)
+    let outcome = engine.close(end);
+    progress.settled(reads.settled());
+    progress.tick(&outcome, 0, outcome.ended_ns);
+    outcome
 }
 
 struct Loop<'a, S: Source + ?Sized> {
@@ -193,7 +199,8 @@ impl<S: Source + ?Sized> Loop<'_, S> {
                 return End::Failed(io::Error::from_raw_os_error(libc::EAGAIN));
             }
             let now_ns = self.source.now_ns();
-            if now_ns >= next_tick_ns {
+            if now_ns >= next_tick_ns || reads.has_ended_a_stage() {
+                progress.settled(reads.settled());
                 progress.tick(&self.outcome, self.in_flight(), now_ns);
                 self.stalled = self.count_stalled(now_ns);
                 next_tick_ns = now_ns + TICK_NS;

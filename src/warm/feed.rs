@@ -7,15 +7,17 @@
 use super::gate::{Gate, Look};
 use super::journal::Journal;
 use super::warmth::{Ask, SPREAD, Verdict, Warmth};
-use crate::engine::{Feed, Next};
+use crate::engine::{Feed, Next, Settled};
 use crate::extent::Extent;
 use crate::plan::{Mode, Plan, PlannedRead};
 use crossbeam_channel::Receiver;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How soon a feed that is paused, or waits for answers, is asked again.
 const PAUSE_NS: u64 = 20_000_000;
+/// How long answers about warmth are waited for, all in all.
+const WAIT_NS_MAX: u64 = 1_000_000_000;
 
 /// What may be said to a warming that runs.
 #[derive(Debug, Default)]
@@ -63,10 +65,10 @@ enum Work {
     Planned(u64, PlannedRead),
     /// Known to be warm.
     Again,
-    /// Planned, and out of its turn.
-    Spread(u64),
+    /// All over the plan, and no part of it.
+    Spread,
     /// Planned, and failed: it may be read in parts, after the rest.
-    PutOff(u64),
+    PutOff(u64, PlannedRead),
 }
 
 /// The reads of a plan.
@@ -83,9 +85,12 @@ pub struct WarmFeed<'a> {
     journal: &'a mut Journal,
     warmth: Warmth,
     /// Reads all over the plan, to be given before others.
-    spread: VecDeque<(u64, PlannedRead)>,
-    /// Given out of its turn, one bit a read; empty where none was.
-    early: Vec<u64>,
+    spread: Vec<PlannedRead>,
+    spread_again: bool,
+    /// Units of which they were.
+    looked_into: Vec<u64>,
+    /// When answers about warmth were waited for first.
+    waits_since_ns: Option<u64>,
     /// Read by the boot, one bit a unit.
     seen_units: Vec<u64>,
     surroundings: Surroundings<'a>,
@@ -95,6 +100,9 @@ pub struct WarmFeed<'a> {
     /// Index of the first stage that stands back.
     stands_back_from: u16,
     skipped: Skipped,
+    /// By index of the stage.
+    settled: Vec<Settled>,
+    stage_ended: bool,
 }
 
 impl<'a> WarmFeed<'a> {
@@ -119,8 +127,10 @@ impl<'a> WarmFeed<'a> {
             under_way: HashMap::new(),
             journal,
             warmth: if known { Warmth::known_cold() } else { Warmth::new(surroundings.warm_ns) },
-            spread: VecDeque::new(),
-            early: Vec::new(),
+            spread: Vec::new(),
+            spread_again: false,
+            looked_into: Vec::new(),
+            waits_since_ns: None,
             seen_units: vec![0; units.div_ceil(64) as usize],
             surroundings,
             gate: Gate::default(),
@@ -128,6 +138,8 @@ impl<'a> WarmFeed<'a> {
             own_in_flight: 0,
             stands_back_from,
             skipped: Skipped::default(),
+            settled: vec![Settled::default(); plan.stages().len()],
+            stage_ended: false,
         }
     }
 
@@ -141,18 +153,23 @@ impl<'a> WarmFeed<'a> {
         }
     }
 
+    /// Units of which another block was read than the plan has.
+    pub fn looked_into(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.looked_into)
+    }
+
     /// The planned reads that were not given out and are not done.
     pub fn left_over(self) -> impl Iterator<Item = PlannedRead> {
-        let WarmFeed { reads, journal, next, seen_units, plan, early, .. } = self;
+        let WarmFeed { reads, journal, next, seen_units, plan, .. } = self;
         let unit_sectors = plan.unit_sectors();
         let is_left = move |(number, read): &(u64, PlannedRead)| {
-            !journal.is_done(*number) && !bit(&early, *number) && !bit(&seen_units, read.start / unit_sectors)
+            !journal.is_done(*number) && !bit(&seen_units, read.start / unit_sectors)
         };
         (next..).zip(reads).filter(is_left).map(|(_, read)| read)
     }
 
     fn give(&mut self, read: PlannedRead, work: Work) -> Next {
-        let extra = matches!(work, Work::Again);
+        let extra = matches!(work, Work::Again | Work::Spread);
         self.under_way.insert(self.given, work);
         self.given += 1;
         self.own_in_flight += self.requests_of(read);
@@ -163,9 +180,9 @@ impl<'a> WarmFeed<'a> {
     fn ended(&mut self, work: &Work) {
         let requests = match work {
             Work::Planned(_, read) => self.requests_of(*read),
-            Work::Again | Work::Spread(_) => 1,
+            Work::Again | Work::Spread => 1,
             // Counted when it failed; its parts are few.
-            Work::PutOff(_) => 0,
+            Work::PutOff(..) => 0,
         };
         self.own_requests += requests;
         self.own_in_flight = self.own_in_flight.saturating_sub(requests);
@@ -190,34 +207,64 @@ impl<'a> WarmFeed<'a> {
         loop {
             let (number, read) = (self.next, Iterator::next(&mut self.reads)?);
             self.next += 1;
-            if bit(&self.early, number) {
-                continue;
-            }
             if self.journal.is_done(number) {
                 self.skipped.resumed += 1;
+                self.settle(read, |settled| settled.resumed += 1);
             } else if touches && bit(&self.seen_units, read.start / self.plan.unit_sectors()) {
                 self.skipped.taken += 1;
                 self.journal.set(number);
+                self.settle(read, |settled| settled.taken += 1);
             } else {
                 return Some((number, read));
             }
         }
     }
 
-    /// Reads at even distances in all that is left of the plan.
+    /// A read of the plan is over in some way.
+    fn settle(&mut self, read: PlannedRead, count: impl FnOnce(&mut Settled)) {
+        let stage = usize::from(read.stage);
+        let Some(settled) = self.settled.get_mut(stage) else { return };
+        let before = settled.reads();
+        count(settled);
+        let after = settled.reads();
+        let planned = self.plan.stages().get(stage).map_or(u64::MAX, |stage| stage.reads);
+        self.stage_ended |= after != before && after >= planned;
+    }
+
+    /// Reads at even distances in all that is left of the plan; of each unit another block than the plan has, so that a
+    /// volume that was touched with too large a unit does not look warm.
     fn spread_out(&mut self) {
-        let left: Vec<(u64, PlannedRead)> = {
-            let total = self.total.saturating_sub(self.next);
-            let step = (total / SPREAD as u64).max(1);
-            let rest = (self.next..).zip(self.plan.reads().skip(self.next as usize));
-            let open =
-                rest.filter(|(number, _)| !self.journal.is_done(*number) && !bit(&self.early, *number));
-            open.step_by(step as usize).take(SPREAD).collect()
-        };
-        self.early.resize(self.total.div_ceil(64) as usize, 0);
-        left.iter().for_each(|(number, _)| set(&mut self.early, *number));
-        self.warmth.spreading(left.len());
-        self.spread = left.into();
+        let left = self.total.saturating_sub(self.next);
+        let step = (left / SPREAD as u64).max(1);
+        // The second time others than the first time.
+        let skipped = self.next + if self.spread_again { step / 2 } else { 0 };
+        self.spread_again = true;
+        let open = (skipped..).zip(self.plan.reads().skip(skipped as usize));
+        let open = open.filter(|(number, _)| !self.journal.is_done(*number));
+        self.spread = open.step_by(step as usize).take(SPREAD).map(|(_, read)| self.far(read)).collect();
+        let unit_sectors = self.plan.unit_sectors();
+        self.looked_into.extend(self.spread.iter().map(|read| read.start / unit_sectors));
+        self.warmth.spreading(self.spread.len());
+    }
+
+    /// Nothing new until what was asked is answered; but a stall is not waited for: that volume has something to warm.
+    fn wait_for_answers(&mut self, now_ns: u64, in_flight: u32) -> Next {
+        let since_ns = *self.waits_since_ns.get_or_insert(now_ns);
+        if now_ns - since_ns < WAIT_NS_MAX {
+            return Next::NotBefore(now_ns + PAUSE_NS);
+        }
+        self.warmth.give_up();
+        self.next_of(now_ns, in_flight)
+    }
+
+    /// The same unit half a unit on, where there is such a place.
+    fn far(&self, read: PlannedRead) -> PlannedRead {
+        let unit_sectors = self.plan.unit_sectors();
+        let first = read.start / unit_sectors * unit_sectors;
+        let start = first + (read.start - first + unit_sectors / 2) % unit_sectors;
+        let end = start + u64::from(read.sectors);
+        let fits = start.is_multiple_of(u64::from(read.sectors)) && end <= self.plan.shape().sectors;
+        PlannedRead { start: if fits { start } else { read.start }, ..read }
     }
 
     /// When what stands back may go on; `None` for now.
@@ -240,10 +287,8 @@ impl<'a> WarmFeed<'a> {
         });
         stage.map_or(u16::MAX, |stage| stage as u16)
     }
-}
 
-impl Feed for &mut WarmFeed<'_> {
-    fn next(&mut self, now_ns: u64, in_flight: u32) -> Next {
+    fn next_of(&mut self, now_ns: u64, in_flight: u32) -> Next {
         self.take_seen();
         if self.warmth.verdict() == Verdict::Warm {
             return Next::End;
@@ -253,16 +298,16 @@ impl Feed for &mut WarmFeed<'_> {
         }
         match self.warmth.ask(in_flight) {
             Ask::Again(read) => return self.give(read, Work::Again),
-            Ask::Wait => return Next::NotBefore(now_ns + PAUSE_NS),
+            Ask::Wait => return self.wait_for_answers(now_ns, in_flight),
             Ask::SpreadOut => {
                 self.spread_out();
-                return self.next(now_ns, in_flight);
+                return self.next_of(now_ns, in_flight);
             }
             Ask::Spread => {
-                if let Some((number, read)) = self.spread.pop_front() {
-                    return self.give(read, Work::Spread(number));
-                }
-                return Next::NotBefore(now_ns + PAUSE_NS);
+                return match self.spread.pop() {
+                    Some(read) => self.give(read, Work::Spread),
+                    None => self.wait_for_answers(now_ns, in_flight),
+                };
             }
             Ask::Plan => {}
         }
@@ -281,6 +326,12 @@ impl Feed for &mut WarmFeed<'_> {
             None => Next::End,
         }
     }
+}
+
+impl Feed for &mut WarmFeed<'_> {
+    fn next(&mut self, now_ns: u64, in_flight: u32) -> Next {
+        self.next_of(now_ns, in_flight)
+    }
 
     fn left(&self) -> Option<u64> {
         Some(self.total - self.next)
@@ -290,31 +341,46 @@ impl Feed for &mut WarmFeed<'_> {
         let Some(work) = self.under_way.remove(&number) else { return };
         self.ended(&work);
         match work {
+            Work::Again => self.warmth.on_again(Some(latency_ns)),
             Work::Planned(planned, read) => {
                 self.journal.set(planned);
                 self.warmth.on_first(read, latency_ns);
+                self.settle(read, |settled| settled.done += 1);
             }
-            Work::Again => self.warmth.on_again(Some(latency_ns)),
-            Work::Spread(planned) => {
+            Work::Spread => self.warmth.on_spread(Some(latency_ns)),
+            Work::PutOff(planned, read) => {
                 self.journal.set(planned);
-                self.warmth.on_spread(Some(latency_ns));
+                self.settle(read, |settled| {
+                    settled.failed -= 1;
+                    settled.done += 1;
+                });
             }
-            Work::PutOff(planned) => self.journal.set(planned),
         }
     }
 
     fn failed(&mut self, number: u64) {
         let Some(work) = self.under_way.remove(&number) else { return };
         self.ended(&work);
-        let planned = match work {
+        let (planned, read) = match work {
             Work::Again => return self.warmth.on_again(None),
-            Work::Planned(planned, _) | Work::PutOff(planned) => planned,
-            Work::Spread(planned) => {
-                self.warmth.on_spread(None);
-                planned
+            Work::Spread => return self.warmth.on_spread(None),
+            // What is put off is told to have failed once.
+            Work::PutOff(planned, read) => {
+                self.under_way.insert(number, Work::PutOff(planned, read));
+                return;
             }
+            Work::Planned(planned, read) => (planned, read),
         };
-        self.under_way.insert(number, Work::PutOff(planned));
+        self.under_way.insert(number, Work::PutOff(planned, read));
+        self.settle(read, |settled| settled.failed += 1);
+    }
+
+    fn settled(&self) -> &[Settled] {
+        &self.settled
+    }
+
+    fn has_ended_a_stage(&mut self) -> bool {
+        std::mem::take(&mut self.stage_ended)
     }
 }
 
@@ -327,3 +393,7 @@ fn set(bits: &mut [u64], number: u64) {
         *word |= 1 << (number % 64);
     }
 }
+
+#[cfg(test)]
+#[path = "feed_tests.rs"]
+mod tests;

@@ -105,6 +105,16 @@ impl Journal {
         }
     }
 
+    /// What was done was not enough: an end in what follows would otherwise look like work that is done.
+    pub fn forget(&mut self) {
+        self.bits.fill(0);
+        self.done = 0;
+        let written = self.file.as_ref().map(|file| file.write_all_at(&self.bits, HEADER_BYTES as u64));
+        if let Some(Err(error)) = written {
+            self.lost(&error);
+        }
+    }
+
     fn lost(&mut self, error: &io::Error) {
         tracing::warn!(
             "failed to write journal `{}`: {error}; a restart would begin anew",
@@ -144,6 +154,8 @@ mod tests {
         let journal = open(&path, 7, 20);
         assert_eq!((journal.done(), journal.is_done(3), journal.is_done(4)), (2, true, false));
         drop(journal);
+        open(&path, 7, 20).forget();
+        assert_eq!(open(&path, 7, 20).done(), 0);
         assert_eq!(open(&path, 8, 20).done(), 0);
         assert_eq!(open(&path, 7, 20).done(), 0, "the other plan's is the file's now");
         assert_eq!(open(&path, 7, 21).done(), 0);

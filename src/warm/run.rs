@@ -157,6 +157,7 @@ impl Run<'_> {
             false => None,
         };
         if let Some((plan, again)) = &in_full {
+            journal.forget();
             let spent = Duration::from_nanos(process::uptime_ns().saturating_sub(pass.uptime_ns));
             let deadline = limits.deadline.map(|deadline| deadline.saturating_sub(spent));
             let mut none = Journal::none(plan.totals().reads);
@@ -239,7 +240,7 @@ impl Run<'_> {
         let mut feed = WarmFeed::new(plan, journal, surroundings, idle);
         let (stop, progress) = (self.hooks.stop, &mut *self.hooks.progress);
         let mut outcome = engine::run(&mut *source, &mut feed, engine_options, stop, progress);
-        let skipped = feed.skipped();
+        let (skipped, looked_into) = (feed.skipped(), feed.looked_into());
         let left = outcome.left.iter().copied().chain(feed.left_over()).filter(|_| !skipped.warm);
         let cells_left = plan.cells_of(left, report::cell_units(plan));
         let touched = plan.shape().mode == Mode::Touch && matches!(outcome.end, End::Complete);
@@ -247,7 +248,7 @@ impl Run<'_> {
             let until_ns = source.now_ns().saturating_add(VERIFY_NS_MAX);
             let until_ns = Some(deadline_ns.map_or(until_ns, |deadline| deadline.min(until_ns)));
             let read_bytes = device.block_bytes().max(4096);
-            let samples = self.samples(&outcome, read_bytes);
+            let samples = self.samples(&outcome, read_bytes, &looked_into);
             engine::verify(&mut *source, samples, read_bytes, until_ns, stop).ok()
         } else {
             None
@@ -269,12 +270,15 @@ impl Run<'_> {
         load.inspect_err(|error| tracing::info!("{}; nothing stands back", error.full_text())).ok()
     }
 
-    /// Spread over the run, and only of units that have a far block.
-    fn samples(&self, outcome: &Outcome, read_bytes: u32) -> Vec<Sample> {
+    /// Spread over the run, and only of units that have a far block, which nobody has read.
+    fn samples(&self, outcome: &Outcome, read_bytes: u32, looked_into: &[u64]) -> Vec<Sample> {
         let volume_bytes = self.bound.device.sectors() * SECTOR_BYTES;
-        let (all, count) = (&outcome.samples, outcome.samples.len().min(SAMPLES));
+        let unit_of = |offset: u64| offset / self.bound.unit_bytes;
+        let told = outcome.samples.iter().filter(|(offset, _)| !looked_into.contains(&unit_of(*offset)));
+        let all: Vec<&(u64, u64)> = told.collect();
+        let count = all.len().min(SAMPLES);
         let chosen = (0..count).map(|number| {
-            let (offset, touch_ns) = all[number * all.len() / count];
+            let (offset, touch_ns) = *all[number * all.len() / count];
             Sample::new(offset, touch_ns, self.bound.unit_bytes, volume_bytes, u64::from(read_bytes))
         });
         chosen.filter(|sample| sample.far != sample.touched).collect()

@@ -3,7 +3,8 @@
 //! Holds: no latency is assumed. What was read is read again, which is warm for certain, while the same others are in
 //! flight. On a cold volume this costs [`AGAIN`] warm reads and holds nothing back. Where first reads took no longer,
 //! the same is asked with hardly anything in flight, since reads that queue look alike; then reads all over the
-//! plan, and only when these agree is the volume called warm.
+//! plan, and only when these agree is the volume called warm. To warm a warm volume costs little, to leave a cold one
+//! costs a boot: where even warm reads are slow, on a host that is starved or a slow disk, it is called cold.
 
 use crate::plan::PlannedRead;
 
@@ -15,6 +16,11 @@ const AGAIN: usize = 6;
 pub const SPREAD: usize = 40;
 /// A read took as long as a warm one up to this many times the median of those: a busy host holds some up.
 const ALIKE: u64 = 6;
+/// And their median up to this many hundredths of it.
+const MEDIAN_ALIKE: u64 = 150;
+/// Volumes answer warm reads in one millisecond, cold ones in tens (vendor documentation): what is slower than this
+/// cannot be told apart.
+const WARM_NS_MAX: u64 = 3_000_000;
 /// So many that took longer, and the volume is asked once more; and then so many: 4 % for one in eleven.
 const SLOW_ONCE: usize = 2;
 const SLOW_TWICE: usize = 1;
@@ -140,6 +146,11 @@ impl Warmth {
         self.judge_spread();
     }
 
+    /// The answers take too long.
+    pub fn give_up(&mut self) {
+        self.state = State::Known(Verdict::Cold);
+    }
+
     /// A read of the plan took so long.
     pub fn on_first(&mut self, read: PlannedRead, latency_ns: u64) {
         if matches!(self.state, State::First | State::Again { .. }) {
@@ -182,22 +193,34 @@ impl Warmth {
         self.judge_spread();
     }
 
+    /// One that is cold may stall for a minute: the last are not waited for where enough others are cold.
     fn judge_spread(&mut self) {
-        if self.spread_ns.len() < self.expected {
+        let slow = self.spread_ns.len() - self.alike(self.spread_ns.iter().copied());
+        let is_clear = slow > if self.twice { SLOW_TWICE } else { SLOW_ONCE };
+        if !matches!(self.state, State::Spreading) || (self.spread_ns.len() < self.expected && !is_clear) {
             return;
         }
-        let slow = self.expected - self.alike(self.spread_ns.iter().copied());
         let slow_max = if self.twice { SLOW_TWICE } else { 0 };
         // A plan that was over by then says nothing, and has no need to.
-        self.state = if self.expected > 0 && slow <= slow_max {
+        let may_be_warm = self.expected > 0 && self.medians_are_alike();
+        self.state = if may_be_warm && slow <= slow_max {
             State::Known(Verdict::Warm)
-        } else if !self.twice && slow <= SLOW_ONCE && self.expected > 0 {
+        } else if may_be_warm && !self.twice && slow <= SLOW_ONCE {
             self.twice = true;
             self.spread_ns.clear();
             State::SpreadOut
         } else {
             State::Known(Verdict::Cold)
         };
+    }
+
+    fn medians_are_alike(&mut self) -> bool {
+        self.spread_ns.sort_unstable();
+        let (Some(warm_ns), Some(spread_ns)) = (self.median(), self.spread_ns.get(self.spread_ns.len() / 2))
+        else {
+            return false;
+        };
+        warm_ns <= WARM_NS_MAX && spread_ns.saturating_mul(100) <= warm_ns * MEDIAN_ALIKE
     }
 
     /// How many took as long as those that are warm for certain.
@@ -264,6 +287,25 @@ mod tests {
     }
 
     #[test]
+    fn where_warm_reads_are_slow_themselves_nothing_is_called_warm() {
+        // A starved host: what is warm takes 8 ms, what is cold 30.
+        let after = |again_ns: u64, spread_ns: u64| {
+            let mut warmth = Warmth::new(Some(again_ns));
+            warmth.spreading(SPREAD);
+            (0..SPREAD).for_each(|_| warmth.on_spread(Some(spread_ns)));
+            warmth.verdict()
+        };
+        assert_eq!(after(8_000_000, 30_000_000), Verdict::Cold);
+        assert_eq!(after(8_000_000, 8_000_000), Verdict::Cold);
+        assert_eq!(
+            after(2_900_000, 9_000_000),
+            Verdict::Cold,
+            "twice as long at the median is another thing"
+        );
+        assert_eq!(after(2_900_000, 3_200_000), Verdict::Warm);
+    }
+
+    #[test]
     fn a_boot_that_warmed_the_beginning_alone_leaves_the_volume_cold() {
         let (verdict, _) = ask(|number| if number < FIRST { 700_000 } else { 30_000_000 }, SPREAD);
         assert_eq!(verdict, Verdict::Cold);
@@ -284,6 +326,19 @@ mod tests {
         assert_eq!(warmth.verdict(), Verdict::Cold, "nothing is known to be warm");
         assert_eq!(Warmth::known_cold().verdict(), Verdict::Cold);
         assert_eq!(Warmth::new(Some(700_000)).ask(64), Ask::SpreadOut);
+    }
+
+    #[test]
+    fn a_read_that_stalls_is_not_waited_for_where_others_are_cold() {
+        let mut warmth = Warmth::new(Some(700_000));
+        warmth.spreading(SPREAD);
+        (0..SLOW_ONCE).for_each(|_| warmth.on_spread(Some(30_000_000)));
+        assert_eq!(warmth.verdict(), Verdict::Unknown, "a busy host may have held these up");
+        warmth.on_spread(Some(30_000_000));
+        assert_eq!((warmth.verdict(), warmth.ask(64)), (Verdict::Cold, Ask::Plan));
+        // Those that were on their way come later.
+        warmth.on_spread(Some(700_000));
+        assert_eq!(warmth.verdict(), Verdict::Cold);
     }
 
     #[test]

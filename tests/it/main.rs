@@ -1,6 +1,8 @@
 //! What the program does on real kernels: one binary, one link, a module a room, shared fixtures.
 
 mod bench;
+#[cfg(all(feature = "people", feature = "control"))]
+mod examples;
 mod fiemap;
 mod golden;
 mod install;

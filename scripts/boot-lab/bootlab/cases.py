@@ -13,7 +13,6 @@ from .cpio import laid_over
 from .shell import run, say
 
 PROFILE = "etc/ebs-prewarm/boot.bin"
-SCRIPTS = "scripts/init-top"
 # Promised: no later than a cold boot and 2 %, at the median.
 LATER_MAX = 1.02
 # What one boot differs from another by on a machine that is shared.
@@ -98,16 +97,7 @@ def unreadable(lab, case, initrd, profile):
 
 def killer(_lab, _profile):
     """A script beside ours that kills the warmer in its first second or so."""
-    script = (
-        b"#!/bin/sh\n[ \"$1\" != prereqs ] || exit 0\n"
-        b"(sleep 0.7; read -r pid </run/ebs-prewarm/pid; kill -9 \"$pid\") &\nexit 0\n"
-    )
-    order = (
-        b'/scripts/init-top/ebs-prewarm "$@"\n[ -e /conf/param.conf ] && . /conf/param.conf\n'
-        b'/scripts/init-top/killer "$@"\n[ -e /conf/param.conf ] && . /conf/param.conf\n'
-        b'/scripts/init-top/udev "$@"\n[ -e /conf/param.conf ] && . /conf/param.conf\n'
-    )
-    return {f"{SCRIPTS}/killer": (script, 0o755), f"{SCRIPTS}/ORDER": (order, 0o644)}
+    return image.script_after_ours("(sleep 0.7; read -r pid </run/ebs-prewarm/pid; kill -9 \"$pid\") &")
 
 
 def disk_changed(change):

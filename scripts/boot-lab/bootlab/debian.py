@@ -4,6 +4,7 @@ Holds: what is returned was verified by apt, from the signed release to the pack
 way through the network; no other host is named here than Debian's own.
 """
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -73,15 +74,21 @@ class Archive:
         first = run(*wanted).strip().split("\n\n")[0]
         return dict(line.split(": ", 1) for line in first.split("\n") if ": " in line and line[0] != " ")
 
-    def take(self, package, release, member, output):
-        """One file of a package; `member` is a path in it, in which `*` stands for anything."""
+    @contextlib.contextmanager
+    def fetched(self, package, release):
+        """A package's file, for as long as the context lasts."""
         with tempfile.TemporaryDirectory(prefix="ebs-prewarm-package-") as scratch:
             scratch = pathlib.Path(scratch)
             # apt fetches as a user of its own.
             scratch.chmod(0o755)
             apt_get(["download", f"{package}/{release}"], self.options, cwd=scratch)
-            root = scratch / "root"
-            run("dpkg-deb", "--extract", next(scratch.glob("*.deb")), root)
+            yield next(scratch.glob("*.deb"))
+
+    def take(self, package, release, member, output):
+        """One file of a package; `member` is a path in it, in which `*` stands for anything."""
+        with self.fetched(package, release) as path:
+            root = path.parent / "root"
+            run("dpkg-deb", "--extract", path, root)
             found = sorted(root.glob(member))
             if len(found) != 1:
                 raise LabError(f"failed to find `{member}` in package `{package}`: {len(found)} files are called so")

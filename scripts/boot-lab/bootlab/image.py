@@ -11,6 +11,7 @@ import shutil
 import uuid
 from dataclasses import dataclass, field
 
+from . import debian
 from .shell import LabError, privately, run, say
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
@@ -29,10 +30,11 @@ FS_UUID = "5d0b4a5e-6b5d-4ec1-9d09-2a3c0b3c1d03"
 
 SUITE = "bookworm"
 COMMON = (
-    "systemd-sysv,udev,dbus,kmod,linux-image-cloud-amd64,zstd,e2fsprogs,fio,iproute2,procps,perl,openssh-server,"
+    "systemd-sysv,udev,dbus,kmod,zstd,e2fsprogs,fio,iproute2,procps,perl,openssh-server,"
     "containerd,python3,python3-cffi-backend,python3-cryptography,python3-jinja2,python3-requests,python3-yaml"
 )
-PACKAGES = {"ext4": COMMON + ",initramfs-tools", "xfs": COMMON + ",dracut,xfsprogs"}
+KERNEL = "linux-image-cloud-amd64"
+PACKAGES = {"ext4": f"{COMMON},initramfs-tools,{KERNEL}", "xfs": f"{COMMON},dracut,linux-base,xfsprogs"}
 VARIANTS = tuple(PACKAGES)
 # Counted up when the code below makes another image of the same parts.
 RECIPE = 1
@@ -118,10 +120,23 @@ def base(variant):
             'debootstrap --variant=minbase --cache-dir="$CACHE" --include="$PACKAGES" $SUITE "$ROOT" $MIRROR',
             CACHE=packages_dir, PACKAGES=packages, SUITE=SUITE, ROOT=directory / "root", MIRROR=mirror,
         )
+        if KERNEL not in packages:
+            add_kernel(directory / "root", root / "apt")
 
     path = made_once(root / f"base-{variant}-{digest(SUITE, packages)}", make)
     forget_old(root, f"base-{variant}", 2)
     return path / "root"
+
+
+def add_kernel(root, apt):
+    """debootstrap takes the first of alternatives, and the kernel's are initramfs-tools or another: dracut is there first."""
+    archive = debian.Archive(apt, [SUITE])
+    newest = archive.about(KERNEL, SUITE)["Depends"].split(" ")[0]
+    with archive.fetched(newest, SUITE) as package:
+        shutil.copy(package, root / "tmp/kernel.deb")
+    # An initramfs is made later, when its parts are there.
+    privately('mount -t proc proc "$ROOT/proc"; INITRD=No chroot "$ROOT" dpkg --install /tmp/kernel.deb', ROOT=root)
+    (root / "tmp/kernel.deb").unlink()
 
 
 def scripts_of(variant):
@@ -181,7 +196,12 @@ def lay(variant, root, binary):
     # Boots that warm the rest do it at once: the hardest for what is to stand back.
     drop_in = root / "etc/systemd/system/ebs-prewarm-rest.service.d/node.conf"
     drop_in.parent.mkdir()
-    drop_in.write_text("[Service]\nEnvironment=REST_OPTIONS=--jitter=0s\n")
+    # The profile is in the initramfs alone, which leaves a copy there: in the image it would be another image.
+    drop_in.write_text(
+        "[Unit]\nConditionFileNotEmpty=\n[Service]\nExecStart=\n"
+        "ExecStart=/usr/sbin/ebs-prewarm warm --profile /run/node-boot.bin --rest allocated --journal /run/ebs-prewarm "
+        "--stamp /var/lib/ebs-prewarm --report /run/ebs-prewarm/rest.json\n"
+    )
     enabled = sorted(unit.name for unit in (NODE / "units").iterdir() if "@" not in unit.name)
     enabled += ["ebs-prewarm.service", "ebs-prewarm-record.service"]
     enabled += [f"node-check@{number}.service" for number in range(1, 5)]
@@ -218,6 +238,17 @@ def bake(root):
             left -= size
         for number, size in enumerate(sizes):
             fill(root / f"var/lib/node/images/{name}/layer-{number % 7}/{number:04}.blob", size, f"{name} {number}")
+
+
+def script_after_ours(line):
+    """For initramfs-tools: files to lay over an initramfs, so that a line of shell runs after our script."""
+    scripts = "scripts/init-top"
+    script = f"#!/bin/sh\n[ \"$1\" != prereqs ] || exit 0\n{line}\nexit 0\n"
+    order = "".join(
+        f'/{scripts}/{name} "$@"\n[ -e /conf/param.conf ] && . /conf/param.conf\n'
+        for name in ("ebs-prewarm", "after-ours", "udev")
+    )
+    return {f"{scripts}/after-ours": (script.encode(), 0o755), f"{scripts}/ORDER": (order.encode(), 0o644)}
 
 
 def initramfs(variant, root, output, binary, profile):

@@ -14,6 +14,7 @@ import time
 
 from . import cases, figures, image, machine, reference, show
 from .cold import ColdVolume
+from .cpio import laid_over
 from .shell import LabError, run, say
 
 OFF = "ebs_prewarm=off"
@@ -80,7 +81,11 @@ class Lab:
         """The initramfs that the distribution makes with our hook and this profile in place."""
         path = self.output / f"initrd.{mode}"
         say(f"initramfs with {profile.name}")
-        return image.initramfs(self.image.variant, self.image.root, path, self.static, profile)
+        made = image.initramfs(self.image.variant, self.image.root, path, self.static, profile)
+        if mode == "rest":
+            more = image.script_after_ours("cp /etc/ebs-prewarm/boot.bin /run/node-boot.bin")
+            path.write_bytes(laid_over(path.read_bytes(), more))
+        return made
 
 
 def report_of(boot):
@@ -157,11 +162,20 @@ def main(argv):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         if options.nice:
-            os.nice(options.nice)
+            prefer(options.nice)
         return work(Lab(options))
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def prefer(nice):
+    """Priority of this process and its children."""
+    os.nice(nice)
+    # Where the kernel groups processes by session, nice alone says something within the session only.
+    group = pathlib.Path("/proc/self/autogroup")
+    if group.exists():
+        group.write_text(f"{nice}\n")
 
 
 def work(lab):

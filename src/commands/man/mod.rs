@@ -224,7 +224,15 @@ mod tests {
         let status = page.split(".SH \"EXIT STATUS\"\n").nth(1).unwrap().split(".SH").next().unwrap();
         let codes: Vec<&str> =
             status.split(".TP\n").skip(1).map(|entry| entry.lines().next().unwrap()).collect();
-        let kinds = [Kind::Failed, Kind::Usage, Kind::Unreadable, Kind::OtherVolume, Kind::Deadline];
+        let kinds = [
+            Kind::Failed,
+            Kind::Usage,
+            Kind::Unreadable,
+            Kind::OtherVolume,
+            Kind::Deadline,
+            Kind::NoDaemon,
+            Kind::NotWarm,
+        ];
         let mut wanted: Vec<String> = kinds.iter().map(|kind| kind.exit_code().to_string()).collect();
         wanted.insert(0, "0".into());
         assert_eq!(codes, wanted);

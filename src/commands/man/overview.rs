@@ -22,6 +22,8 @@ fn exit_codes() -> Vec<(u8, &'static str)> {
         (Kind::Unreadable, "done, but some blocks could not be read"),
         (Kind::OtherVolume, "the profile is not for this volume; the differences are named"),
         (Kind::Deadline, "a deadline or a timeout passed"),
+        (Kind::NoDaemon, "there is no daemon to ask"),
+        (Kind::NotWarm, "what was waited for will not become warm: the warming ended before"),
     ];
     let mut codes = vec![(0, "done")];
     codes.extend(kinds.map(|(kind, meaning)| (kind.exit_code(), meaning)));
@@ -57,6 +59,10 @@ pub const FILES: &[(&str, &str)] = &[
     (
         "/var/lib/ebs-prewarm/*.warm",
         "That ebs-prewarm-rest.service has warmed the volume of that serial: on later boots it reads nothing.",
+    ),
+    (
+        "/run/ebs-prewarm/control.sock",
+        "Where ebs-prewarm daemon listens for status, wait, pause, resume, stop and metrics. Its lock beside it stays.",
     ),
     ("/var/lib/ebs-prewarm/boot.rec", "The recording of a reference boot, by ebs-prewarm-record.service."),
     (

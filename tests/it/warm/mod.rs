@@ -1,14 +1,20 @@
-//! `warm`, `plan` and `demo`, by the real program on emulated cold volumes behind loop devices: what they do
+//! `warm`, `plan`, `daemon` and `demo`, by the real program on emulated cold volumes behind loop devices: what they do
 //! when all is well, and what when nothing is. The judge of what was warmed is the emulator's own list.
 
 #![cfg(feature = "lab")]
 
+#[cfg(feature = "control")]
+mod daemon;
 mod devices;
 mod faults;
 mod good;
+#[cfg(feature = "control")]
+mod hostile;
 mod kernel;
 mod known;
 mod limits;
+#[cfg(feature = "control")]
+mod manager;
 mod measure;
 mod once;
 mod outputs;

@@ -1,0 +1,97 @@
+//! `daemon`: warms as `warm` does, and is there to be asked.
+
+use super::common::{ReportFile, first_error, parsed};
+use super::output::Output;
+use super::warm::{self as verb, WarmArgs};
+use crate::control::{self, Options, SOCKET};
+use crate::error::{Error, Result};
+use crate::process::{die_first, stop_on_signals};
+use crate::report::WarmReport;
+use crate::warm;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Warm as `warm` does, and answer on a socket: how far it is, when a stage is warm; pause, go on, end
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ebs-prewarm daemon --profile boot.bin --rest allocated
+  ebs-prewarm daemon --profile boot.bin --metrics /var/lib/node_exporter/ebs_prewarm.prom --report /run/warm.json
+  ebs-prewarm wait --stage ready --timeout 30s && ebs-prewarm status
+
+It stays in the foreground, and stays when all is warm, so that it can be asked: `ebs-prewarm stop`, SIGTERM or --exit \
+end it. A supervisor that sets NOTIFY_SOCKET (systemd, Type=notify) is told READY=1 after the stage of --ready, or when \
+that will not come any more, and is kept alive by WATCHDOG=1.
+
+Exit codes are those of `warm`; 0 also where it was told to end.")]
+pub struct DaemonArgs {
+    #[command(flatten)]
+    pub warm: WarmArgs,
+    #[command(flatten)]
+    pub control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The daemon")]
+pub struct ControlArgs {
+    /// Listen on this socket, which is for the user alone who runs the daemon
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    pub socket: PathBuf,
+    /// The supervisor is told that it is ready when this stage of the profile is warm, or `start` for at once
+    #[arg(long, value_name = "STAGE", default_value = "ready", value_parser = parsed(stage))]
+    pub ready: String,
+    /// Write metrics to this file every few seconds, whole, for the textfile collector of node_exporter
+    #[arg(long, value_name = "FILE.prom")]
+    pub metrics: Option<PathBuf>,
+    /// End when the warming has ended
+    #[arg(long)]
+    pub exit: bool,
+}
+
+/// Told at once, not from the beginning of a stage.
+const AT_ONCE: &str = "start";
+
+/// The name of a stage.
+pub fn stage(text: &str) -> Result<String> {
+    let limit = crate::profile::NAME_BYTES_MAX;
+    if text.is_empty() || text.len() > limit {
+        return Err(Error::usage(format!("failed to parse stage `{text}`"))
+            .hint(format!("a stage has a name of 1 to {limit} bytes, such as ready")));
+    }
+    Ok(text.into())
+}
+
+/// Warms and answers. Whatever comes of the warming is in the report.
+pub fn run(args: DaemonArgs, output: Output) -> Result<()> {
+    if args.warm.survive_switch_root {
+        verb::survive_switch_root();
+    }
+    die_first();
+    stop_on_signals();
+    let DaemonArgs { warm: args, control } = args;
+    let options = Options {
+        socket: control.socket,
+        device: args.what.device.display().to_string(),
+        ready: Some(control.ready).filter(|stage| stage != AT_ONCE),
+        metrics: control.metrics,
+        exit: control.exit,
+        rest_expected: args.what.has_rest(),
+    };
+    let report_path = args.report.clone();
+    let file = report_path.map(ReportFile::new::<WarmReport>);
+    let finished = control::run(
+        &options,
+        Box::new(move |stop, control, watch| {
+            let report = verb::warmed(&args, stop, control, watch);
+            report.unwrap_or_else(|error| verb::refused(&args, &error))
+        }),
+    )?;
+    let report = &finished.report;
+    let written = file.map_or(Ok(()), |file| file.write(report));
+    let printed = if output.json { output.print(report, WarmReport::text) } else { Ok(()) };
+    let verdict = match report.end.as_str() {
+        // That is what it was asked for.
+        "stopped" => Ok(()),
+        _ => warm::verdict(report),
+    };
+    first_error([verdict, written, printed])
+}

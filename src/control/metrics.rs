@@ -1,0 +1,261 @@
+//! Metrics in the text format of Prometheus. Pure.
+//!
+//! Holds: each metric and each of its labels is there from the start, at zero; a counter never falls.
+
+use super::protocol::VERBS;
+use super::state::{STAGES_KNOWN, State};
+use super::status::{Phase, StageStatus};
+use hdrhistogram::Histogram;
+use std::fmt::Write;
+
+/// Upper bounds of the histogram of latencies, microseconds: from a warm read to a stall.
+const BOUNDS_US: [u64; 14] = [
+    500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 5_000_000,
+    10_000_000, 60_000_000,
+];
+/// Why a client was let go without an answer, or with an error.
+pub const DROPPED: [&str; 4] = ["slow", "crowded", "line", "request"];
+
+/// Latencies by [`BOUNDS_US`]; the last are those beyond all of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Latencies {
+    counts: [u64; BOUNDS_US.len() + 1],
+    sum_s: f64,
+}
+
+impl Latencies {
+    /// Of a histogram in microseconds.
+    pub fn of(histogram: &Histogram<u64>) -> Latencies {
+        let mut latencies = Latencies::default();
+        for value in histogram.iter_recorded() {
+            let us = value.value_iterated_to();
+            let at = BOUNDS_US.partition_point(|bound| *bound < us);
+            latencies.counts[at] += value.count_at_value();
+            latencies.sum_s += us as f64 / 1e6 * value.count_at_value() as f64;
+        }
+        latencies
+    }
+
+    /// The sum of both.
+    pub fn plus(&self, more: &Latencies) -> Latencies {
+        let mut sum = self.clone();
+        sum.counts.iter_mut().zip(more.counts).for_each(|(count, more)| *count += more);
+        sum.sum_s += more.sum_s;
+        sum
+    }
+
+    /// How many.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+/// What the control plane counts of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Questions, by [`VERBS`].
+    pub requests: [u64; VERBS.len()],
+    /// Clients that were let go, by [`DROPPED`].
+    pub dropped: [u64; DROPPED.len()],
+    /// Clients now.
+    pub clients: u64,
+}
+
+impl Counts {
+    /// One was let go.
+    pub fn drop_one(&mut self, why: &str) {
+        if let Some(at) = DROPPED.iter().position(|known| *known == why) {
+            self.dropped[at] += 1;
+        }
+    }
+
+    /// One has asked.
+    pub fn request(&mut self, verb: &str) {
+        if let Some(at) = VERBS.iter().position(|known| *known == verb) {
+            self.requests[at] += 1;
+        }
+    }
+}
+
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = write!(self.0, "# HELP ebs_prewarm_{name} {help}\n# TYPE ebs_prewarm_{name} {kind}\n");
+    }
+
+    fn value(&mut self, name: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "ebs_prewarm_{name} {value}");
+    }
+
+    fn labelled(&mut self, name: &str, label: &str, of: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "ebs_prewarm_{name}{{{label}=\"{}\"}} {value}", escaped(of));
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+        self.head(name, kind, help);
+        self.value(name, value);
+    }
+
+    fn by_stage(&mut self, name: &str, help: &str, stages: &[StageStatus], of: impl Fn(&StageStatus) -> u64) {
+        self.head(name, "gauge", help);
+        stages.iter().for_each(|stage| self.labelled(name, "stage", &stage.name, of(stage)));
+    }
+}
+
+/// As the value of a label.
+fn escaped(text: &str) -> String {
+    text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+}
+
+/// All of them.
+pub fn text(state: &State, counts: &Counts, cpu_s: f64, now_ns: u64) -> String {
+    let status = state.status(now_ns);
+    let mut text = Text(String::with_capacity(8 << 10));
+    text.head("build_info", "gauge", "Version of the program.");
+    text.labelled("build_info", "version", env!("CARGO_PKG_VERSION"), 1);
+    text.head("phase", "gauge", "1 for the phase that the daemon is in.");
+    for phase in Phase::ALL {
+        text.labelled("phase", "phase", phase.name(), u8::from(phase == status.phase));
+    }
+    let mut stages = status.stages;
+    for name in STAGES_KNOWN {
+        if !stages.iter().any(|stage| stage.name == name) {
+            stages.push(StageStatus { name: name.into(), ..StageStatus::default() });
+        }
+    }
+    let stages = &stages;
+    text.by_stage("stage_units", "Units of hydration in a stage.", stages, |stage| stage.units);
+    text.by_stage("stage_reads", "Reads planned for a stage.", stages, |stage| stage.reads);
+    text.by_stage("stage_reads_done", "Reads of a stage that were done.", stages, |stage| stage.done);
+    let help = "Reads of a stage that others, or an earlier run, had done.";
+    text.by_stage("stage_reads_left_out", help, stages, |stage| stage.skipped);
+    text.by_stage("stage_reads_failed", "Reads of a stage that failed.", stages, |stage| stage.failed);
+    text.by_stage("stage_over", "1 when nothing of a stage is left to be read.", stages, |stage| {
+        u64::from(stage.is_over)
+    });
+    let traffic = status.traffic;
+    text.one("reads_total", "counter", "Planned reads done.", traffic.reads);
+    text.one("extra_reads_total", "counter", "Reads beyond the plan.", traffic.extra_reads);
+    text.one("read_bytes_total", "counter", "Bytes read.", traffic.bytes);
+    text.one("unreadable_blocks_total", "counter", "Blocks that could not be read.", traffic.errors);
+    text.one("read_retries_total", "counter", "Reads submitted again.", traffic.retries);
+    latencies(&mut text, state.latencies());
+    text.one("reads_in_flight", "gauge", "Reads in flight.", status.depth);
+    text.one("elapsed_seconds", "gauge", "Seconds since the daemon began.", status.elapsed_s);
+    text.one("cpu_seconds_total", "counter", "Processor time of the daemon.", cpu_s);
+    text.one("control_clients", "gauge", "Clients on the socket.", counts.clients);
+    text.head("control_requests_total", "counter", "Requests on the socket.");
+    for (verb, count) in VERBS.iter().zip(counts.requests) {
+        text.labelled("control_requests_total", "verb", verb, count);
+    }
+    text.head("control_dropped_total", "counter", "Clients that were let go, or told an error.");
+    for (why, count) in DROPPED.iter().zip(counts.dropped) {
+        text.labelled("control_dropped_total", "reason", why, count);
+    }
+    text.0
+}
+
+fn latencies(text: &mut Text, latencies: &Latencies) {
+    let name = "read_duration_seconds";
+    text.head(name, "histogram", "Time from submission of a read to its end.");
+    let mut sum = 0;
+    for (bound, count) in BOUNDS_US.iter().zip(latencies.counts) {
+        sum += count;
+        text.labelled("read_duration_seconds_bucket", "le", &(*bound as f64 / 1e6).to_string(), sum);
+    }
+    text.labelled("read_duration_seconds_bucket", "le", "+Inf", latencies.count());
+    text.value("read_duration_seconds_sum", latencies.sum_s);
+    text.value("read_duration_seconds_count", latencies.count());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::watch::Picture;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// Series and values; fails on what Prometheus would not read.
+    fn parse(text: &str) -> BTreeMap<String, f64> {
+        let mut series = BTreeMap::new();
+        let mut typed = BTreeSet::new();
+        for line in text.lines() {
+            if let Some(line) = line.strip_prefix("# TYPE ") {
+                assert!(typed.insert(line.split(' ').next().unwrap().to_string()), "{line}");
+                continue;
+            }
+            if line.starts_with("# HELP ") {
+                continue;
+            }
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            let family = name.split('{').next().unwrap();
+            let family = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|end| family.strip_suffix(end))
+                .unwrap_or(family);
+            assert!(typed.contains(family), "{line} before its type");
+            assert!(series.insert(name.to_string(), value.parse().unwrap()).is_none(), "{line} twice");
+        }
+        series
+    }
+
+    fn text_of(state: &State) -> String {
+        text(state, &Counts::default(), 0.0, 0)
+    }
+
+    #[test]
+    fn all_are_there_at_zero_from_the_start_and_none_comes_later() {
+        let mut state = State::new("d".into(), 1, true, 0);
+        let start = parse(&text_of(&state));
+        for (name, value) in &start {
+            let is_one = name.contains("build_info") || name.contains("\"starting\"");
+            assert_eq!(*value, f64::from(u8::from(is_one)), "{name}");
+        }
+        let stage =
+            |name: &str| StageStatus { name: name.into(), reads: 3, done: 2, ..StageStatus::default() };
+        state.on_picture(0, Picture { stages: vec![stage("initrd"), stage("ready")], ..Picture::default() });
+        let later = parse(&text_of(&state));
+        assert_eq!(start.keys().collect::<Vec<_>>(), later.keys().collect::<Vec<_>>());
+        assert_eq!(later[r#"ebs_prewarm_stage_reads_done{stage="ready"}"#], 2.0);
+        assert_eq!(later[r#"ebs_prewarm_phase{phase="warming"}"#], 1.0);
+    }
+
+    #[test]
+    fn latencies_are_counted_up_to_each_bound() {
+        let mut histogram = Histogram::<u64>::new_with_bounds(1, 600_000_000, 3).unwrap();
+        for us in [400, 700, 35_000, 35_000, 90_000_000] {
+            histogram.record(us).unwrap();
+        }
+        let latencies = Latencies::of(&histogram);
+        assert_eq!(latencies.plus(&latencies).count(), 10);
+        let picture = Picture { latencies, ..Picture::default() };
+        let mut state = State::new("d".into(), 1, true, 0);
+        state.on_picture(0, picture);
+        let series = parse(&text_of(&state));
+        for (bound, count) in
+            [("0.0005", 1.0), ("0.001", 2.0), ("0.02", 2.0), ("0.05", 4.0), ("60", 4.0), ("+Inf", 5.0)]
+        {
+            assert_eq!(
+                series[&format!("ebs_prewarm_read_duration_seconds_bucket{{le=\"{bound}\"}}")],
+                count,
+                "{bound}"
+            );
+        }
+        let sum = series["ebs_prewarm_read_duration_seconds_sum"];
+        assert!((sum - 90.0711).abs() < 0.1, "{sum}");
+    }
+
+    #[test]
+    fn names_keep_to_the_conventions_and_labels_are_escaped() {
+        let mut state = State::new("d".into(), 1, false, 0);
+        let stage = StageStatus { name: "a\"b\\c\nd".into(), ..StageStatus::default() };
+        state.on_picture(0, Picture { stages: vec![stage], ..Picture::default() });
+        let text = text_of(&state);
+        assert!(text.contains(r#"stage="a\"b\\c\nd""#), "{text}");
+        for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+            assert!(name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_'), "{line}");
+        }
+    }
+}
