@@ -380,7 +380,7 @@ pub fn cell_words(units: u64, cell_units: u64, unit_bytes: u64) -> String {
         1 => format!("Each cell is a unit of {unit}, in order of address, row by row."),
         many => format!(
             "Each cell is {} units of {unit} ({}), of {} in all, in order of address, row by row; it is filled by the \
-             share that was read.",
+             share that was read, to a fifth at the least so that little is seen too.",
             count(many),
             human_bytes(many * unit_bytes),
             count(units)
