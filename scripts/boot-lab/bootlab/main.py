@@ -27,6 +27,7 @@ WORDS = {
 ORDERS = {"ebs-prewarm": "stall", "history": "history", "address": "address", "rest": "stall"}
 MODES = ("warm", "cold", "fio", "ebs-prewarm")
 QUICK = ("warm", "cold", "ebs-prewarm")
+ROUNDS_ON_DOUBT = 3
 EXAMPLE = """examples:
   scripts/boot-lab/run --quick
   scripts/boot-lab/run --variant ext4 --model gp3 --rounds 5 --output results
@@ -51,7 +52,7 @@ def arguments(argv):
     add("--case-rounds", type=int, default=1, help="boots of each case; the median is held against that of cold boots")
     add("--profile", type=pathlib.Path, help="a compiled profile, instead of recording a reference boot")
     add("--output", type=pathlib.Path, default=image.REPOSITORY / "target/boot-lab", help="folder for results")
-    add("--expect", type=float, help="fail where less than this is recovered")
+    add("--expect", type=float, help=f"fail where less than this is recovered, by {ROUNDS_ON_DOUBT} rounds at least where it seems so")
     add("--nice", type=int, default=0, help="priority of the machines and volumes, as of nice(1)")
     return parser.parse_args(argv)
 
@@ -132,12 +133,20 @@ def binaries():
     return image.REPOSITORY / "target/release/ebs-prewarm", max(built, key=lambda path: path.stat().st_mtime)
 
 
+def falls_short(options, modes):
+    share = modes.get("ebs-prewarm", {}).get("recovered")
+    return options.expect is not None and (share is None or share < options.expect)
+
+
 def measure(lab, modes, initrds):
     """The rounds. The order turns, so that no kind of boot always has the machine's better minute."""
     options = lab.options
     rounds = options.rounds or (1 if options.quick else 5)
     times, boots = {mode: [] for mode in modes}, []
-    for number in range(rounds):
+    for number in range(max(rounds, ROUNDS_ON_DOUBT)):
+        # One round on a busy machine says little: where it falls short, more of them decide.
+        if number >= rounds and not falls_short(options, figures.summary(times)):
+            break
         turn = number % len(modes)
         for mode in modes[turn:] + modes[:turn]:
             sets = ["warm_units=1.0"] if mode == "warm" else []
@@ -224,8 +233,8 @@ def verdict(options, result):
     if broken:
         print(f"error: cases that do not hold: {', '.join(broken)}", file=sys.stderr)
         return 1
-    share = modes.get("ebs-prewarm", {}).get("recovered")
-    if options.expect is not None and (share is None or share < options.expect):
+    if falls_short(options, modes):
+        share = modes.get("ebs-prewarm", {}).get("recovered")
         print(f"error: recovered {share}, expected at least {options.expect}", file=sys.stderr)
         return 1
     return 0
