@@ -144,7 +144,8 @@ fn the_profiles_that_are_shipped_are_whole_and_survive_being_compiled() {
     for path in paths {
         let profile = load(&std::fs::read(&path).unwrap()).unwrap_or_else(|error| panic!("{error:?}"));
         let stages: Vec<&str> = profile.stages.iter().map(|stage| stage.name.as_str()).collect();
-        assert_eq!(stages, ["initrd", "sysinit", "ready", "later"], "{}", path.display());
+        // Not every boot reads something new after it is ready.
+        assert!(stages.starts_with(&["initrd", "sysinit", "ready"]), "{}: {stages:?}", path.display());
         assert_eq!(load(&compiled::encode(&profile)).unwrap(), compiled::reduced(&profile));
         assert_eq!(yaml::write(&profile).as_bytes(), std::fs::read(&path).unwrap());
     }
