@@ -5,6 +5,7 @@
 mod bench;
 mod bins;
 mod document;
+mod effect;
 #[cfg(feature = "report")]
 mod histograms;
 mod map;
@@ -18,6 +19,7 @@ mod probe;
 pub use bench::*;
 pub use bins::*;
 pub use document::*;
+pub use effect::*;
 #[cfg(feature = "report")]
 pub use histograms::*;
 pub use map::*;

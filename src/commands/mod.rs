@@ -11,6 +11,7 @@ mod completions;
 mod daemon;
 #[cfg(feature = "lab")]
 mod demo;
+mod effect;
 #[cfg(feature = "lab")]
 mod lab;
 #[cfg(feature = "people")]
@@ -26,6 +27,7 @@ mod profile;
 mod progress;
 mod record;
 mod warm;
+mod watch;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
@@ -63,6 +65,7 @@ enum Verb {
     Profile(profile::Args),
     Warm(warm::WarmArgs),
     Plan(plan::PlanArgs),
+    Effect(effect::EffectArgs),
     #[cfg(feature = "control")]
     Daemon(Box<daemon::DaemonArgs>),
     #[cfg(feature = "control")]
@@ -99,6 +102,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Warm(args) => warm::run(args, output),
         Verb::Plan(args) => plan::run(args, output),
+        Verb::Effect(args) => effect::run(args, output),
         #[cfg(feature = "control")]
         Verb::Daemon(args) => daemon::run(*args, output),
         #[cfg(feature = "control")]

@@ -193,6 +193,9 @@ def lay(variant, root, binary):
     drop_in = root / "etc/systemd/system/ebs-prewarm-record.service.d/node.conf"
     drop_in.parent.mkdir()
     drop_in.write_text("[Service]\nEnvironment=UNTIL=node-ready.service\n")
+    watched = root / "etc/systemd/system/ebs-prewarm-effect.service.d/node.conf"
+    watched.parent.mkdir(parents=True, exist_ok=True)
+    watched.write_text(drop_in.read_text())
     # Boots that warm the rest do it at once: the hardest for what is to stand back.
     drop_in = root / "etc/systemd/system/ebs-prewarm-rest.service.d/node.conf"
     drop_in.parent.mkdir()
@@ -203,7 +206,7 @@ def lay(variant, root, binary):
         "--stamp /var/lib/ebs-prewarm --report /run/ebs-prewarm/rest.json\n"
     )
     enabled = sorted(unit.name for unit in (NODE / "units").iterdir() if "@" not in unit.name)
-    enabled += ["ebs-prewarm.service", "ebs-prewarm-record.service"]
+    enabled += ["ebs-prewarm.service", "ebs-prewarm-record.service", "ebs-prewarm-effect.service"]
     enabled += [f"node-check@{number}.service" for number in range(1, 5)]
     # Without a network and for minutes only; and the console is the lab's.
     masked = [
