@@ -11,6 +11,7 @@ mod completions;
 mod daemon;
 #[cfg(feature = "lab")]
 mod demo;
+#[cfg(feature = "report")]
 mod effect;
 #[cfg(feature = "lab")]
 mod lab;
@@ -65,6 +66,7 @@ enum Verb {
     Profile(profile::Args),
     Warm(warm::WarmArgs),
     Plan(plan::PlanArgs),
+    #[cfg(feature = "report")]
     Effect(effect::EffectArgs),
     #[cfg(feature = "control")]
     Daemon(Box<daemon::DaemonArgs>),
@@ -102,6 +104,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Warm(args) => warm::run(args, output),
         Verb::Plan(args) => plan::run(args, output),
+        #[cfg(feature = "report")]
         Verb::Effect(args) => effect::run(args, output),
         #[cfg(feature = "control")]
         Verb::Daemon(args) => daemon::run(*args, output),

@@ -66,7 +66,7 @@ class Lab:
         self.output = options.output.resolve()
         self.output.mkdir(parents=True, exist_ok=True)
         self.host, self.static = binaries()
-        self.image = image.build(options.variant, self.static)
+        self.image = image.build(options.variant, self.static, self.host)
 
     def boot(self, name, initrd, words, seed, sets=(), disk=None, device="nvme"):
         """One boot; its files are kept in a folder of its name."""

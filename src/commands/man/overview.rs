@@ -72,7 +72,7 @@ pub const FILES: &[(&str, &str)] = &[
     ("/var/lib/ebs-prewarm/boot.rec", "The recording of a reference boot, by ebs-prewarm-record.service."),
     (
         "/usr/lib/ebs-prewarm/ebs-prewarm-static",
-        "The static build with record, warm, effect and plan alone, which goes into an initramfs. It reads compiled profiles.",
+        "The static build with record, warm and plan alone, which goes into an initramfs. It reads compiled profiles.",
     ),
 ];
 
