@@ -53,6 +53,9 @@ fn regions(folded: &mut Profile, fresh: &Profile) -> HashMap<u16, u16> {
             folded.regions.push(region.clone());
             folded.regions.len() - 1
         });
+        // A disk may have grown, and an unbound profile knows the end of its own extents alone.
+        let known = &mut folded.regions[place];
+        known.sectors = known.sectors.max(region.sectors);
         numbers.insert(number as u16, place as u16);
     }
     numbers

@@ -88,14 +88,16 @@ pub struct EffectReport {
     pub stages: Vec<StageEffect>,
     /// Sums over all stages.
     pub totals: StageEffect,
-    /// Units that the boot asked for and no stage has.
+    /// Units that the boot read and no stage has.
     pub missed_units: u64,
+    /// Units that it wrote in part first, and no stage has: where they held something, they had to be fetched for that.
+    pub written_units: u64,
     /// What of them was asked for first, in order of time, as far as it is listed.
     pub missed: Vec<Missed>,
-    /// What the boot did not wait for: of each unit that was warm before or half-way, what the warming's own read of it took
-    /// up to the boot's, and no more than the median of such reads. Waits at the same time are all counted.
+    /// For how long at least one of its reads would have waited for a unit that was cold, had nothing been warmed: from when it
+    /// was answered to when it would have been, where a first read takes as long as the fastest tenth of the warming's own.
     pub stall_avoided_s: f64,
-    /// What it waited for all the same: its first reads of units that were not warm yet. Reading ahead is not among them.
+    /// For how long at least one of its first requests for a unit that was not warm was under way.
     pub stall_suffered_s: f64,
     /// The warming's part.
     pub own: Share,
@@ -193,7 +195,7 @@ impl EffectReport {
         if self.missed_units > 0 {
             let _ = writeln!(
                 out,
-                "{} units were asked for that the profile lacks, the first of them:",
+                "{} units were read that the profile lacks, the first of them:",
                 self.missed_units
             );
             for missed in self.missed.iter().take(5) {
@@ -233,6 +235,11 @@ impl EffectReport {
         units.push(("{state=\"missed\"}".into(), self.missed_units as f64));
         head("units", "Units by who was first: the warming or the boot.", &units);
         let one = |value: f64| [(String::new(), value)];
+        head(
+            "written_units",
+            "Units that the boot wrote in part and the profile lacks.",
+            &one(self.written_units as f64),
+        );
         head("stall_avoided_seconds", "Waiting that the boot was spared.", &one(self.stall_avoided_s));
         head(
             "stall_suffered_seconds",

@@ -85,7 +85,7 @@ class Lab:
         say(f"initramfs with {profile.name}")
         made = image.initramfs(self.image.variant, self.image.root, path, self.static, profile)
         if mode == "rest":
-            more = image.script_after_ours("cp /etc/ebs-prewarm/boot.bin /run/node-boot.bin")
+            more = image.script_after_ours("cat /etc/ebs-prewarm/boot.bin >/run/node-boot.bin")
             path.write_bytes(laid_over(path.read_bytes(), more))
         return made
 

@@ -75,8 +75,12 @@ fn tiles(html: &mut Html, report: &EffectReport) {
     let totals = &report.totals;
     let all = [
         ("warm in time", count(totals.before), format!("of {} units asked for", count(asked(report)))),
-        ("waiting avoided", span(report.stall_avoided_s), "summed over all who would have waited".into()),
-        ("waiting suffered", span(report.stall_suffered_s), "for units that were not warm".into()),
+        (
+            "waiting avoided",
+            span(report.stall_avoided_s),
+            "of cold reads that would have been under way".into(),
+        ),
+        ("waiting suffered", span(report.stall_suffered_s), "of reads of units that were not warm".into()),
         ("missed", count(report.missed_units), "units that the profile lacks".into()),
         ("own reads", percent(report.share_of_reads()), format!("{} reads", count(report.own.reads))),
         ("own bytes", percent(report.share_of_bytes()), human_bytes(report.own.bytes_read)),
@@ -105,8 +109,11 @@ fn states(html: &mut Html, id: &'static str, title: &str, stage: &StageEffect) {
 fn curves(html: &mut Html, report: &EffectReport) {
     let both = || report.warm_by.iter().chain(&report.asked_by);
     let Some(end) = both().map(|(s, _)| *s).reduce(f64::max) else { return };
+    // Long after a boot what came before the warming is of no interest.
+    let first = both().map(|(s, _)| *s).fold(end, f64::min);
+    let start = if first > end / 2.0 { first } else { 0.0 };
     let most = svg::round_up(both().map(|(_, units)| *units as f64).fold(1.0, f64::max));
-    let x = Scale { values: (0.0, end), places: (LEFT, WIDTH - 10.0) };
+    let x = Scale { values: (start, end), places: (LEFT, WIDTH - 10.0) };
     let y = Scale { values: (0.0, most), places: (BASE, TOP) };
     let words = format!(
         "Units over time: all that became warm were so {}, the boot had asked for all that it asked for {} after the kernel began.",
@@ -128,7 +135,7 @@ fn curves(html: &mut Html, report: &EffectReport) {
                     curve.iter().map(|(s, units)| (x.at(*s), y.at(*units as f64))).collect();
                 html.void("path", &[("class", class), ("d", &svg::path_of(&points))]);
             }
-            svg::label(html, (LEFT, BASE + 15.0), "soft", "start", "0 s");
+            svg::label(html, (LEFT, BASE + 15.0), "soft", "start", &span(start));
             svg::label(html, (WIDTH - 10.0, BASE + 15.0), "soft", "end", &span(end));
             svg::label(html, (WIDTH / 2.0, BASE + 30.0), "soft", "middle", "since the kernel began");
         });
