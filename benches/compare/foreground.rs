@@ -26,9 +26,9 @@ const OWN_UNITS: u64 = 1024;
 const WARM_UNITS: u64 = 16;
 /// Long enough for the warmer's depth to be found.
 const LEAD: Duration = Duration::from_secs(1);
-const TURN: Duration = Duration::from_secs(5);
+const TURN: Duration = Duration::from_secs(3);
 const QUICK_TURN: Duration = Duration::from_secs(1);
-const AFTER: Duration = Duration::from_secs(2);
+const AFTER: Duration = Duration::from_secs(1);
 
 /// What is promised of the reader beside us.
 const P99_MAX: f64 = 1.2;

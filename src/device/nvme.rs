@@ -234,7 +234,8 @@ mod tests {
     ];
 
     /// Identify data of EBS volumes on EC2, all of it that is the same in both recordings below but zeros: published as
-    /// `nvme id-ctrl --raw-binary | hexdump -C`, of firmware 1.0.
+    /// `nvme id-ctrl --raw-binary | hexdump -C`, of firmware 1.0. (The vendor's documentation prints a row as well, whose
+    /// bytes name another device than the text beside them.)
     const EBS: [(usize, &str); 6] = [
         (0x0000, "0f1d0f1d"),
         (0x0018, "416d617a6f6e20456c617374696320426c6f636b2053746f7265202020202020"),
