@@ -191,15 +191,8 @@ fn run_rest(shared: &Rc<RefCell<Shared>>, units: u64, stands_back: bool) {
         let shared = shared.borrow();
         Some(Look { ended: shared.ended, in_flight: shared.in_flight })
     };
-    let surroundings = Surroundings {
-        look: stands_back.then(|| Box::new(look) as Box<_>),
-        seen: None,
-        control: &control,
-        request_bytes: 1 << 20,
-        reads_max: u64::MAX,
-        warm_ns: None,
-        is_cold: false,
-    };
+    let look = stands_back.then(|| Box::new(look) as Box<_>);
+    let surroundings = Surroundings { look, ..tests::surroundings(&control) };
     let mut feed = WarmFeed::new(&plan, &mut journal, surroundings, 0);
     let options = Options {
         depth: Depth::auto(Some(128)),
