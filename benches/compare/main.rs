@@ -10,6 +10,7 @@
 mod bed;
 mod fast;
 mod fixtures;
+mod foreground;
 mod recording;
 mod run;
 mod scattered;
@@ -36,7 +37,7 @@ struct Section {
     run: fn(&Setup) -> Result<Found>,
 }
 
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 7] = [
     Section {
         name: "scattered",
         what: "2,000 scattered units, against the bound and fio",
@@ -54,6 +55,12 @@ const SECTIONS: [Section; 6] = [
         what: "4 KiB reads at depth 64 of a device that is never waited for, against fio",
         needs_fio: true,
         run: fast::run,
+    },
+    Section {
+        name: "foreground",
+        what: "a reader with one read in flight while the rest is warmed, against fio with idle priority",
+        needs_fio: true,
+        run: foreground::run,
     },
     Section {
         name: "start",

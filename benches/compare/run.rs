@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::io::{Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -62,6 +62,48 @@ pub fn run(command: &mut Command) -> Result<Ran> {
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
     let cpu_s = seconds(usage.ru_utime) + seconds(usage.ru_stime);
     Ok(Ran { stdout, wall_s, cpu_s, peak_kib: usage.ru_maxrss })
+}
+
+/// A program that runs beside what is measured until it is told to end.
+pub struct Beside {
+    child: Child,
+    shown: String,
+}
+
+impl Beside {
+    /// Starts it; what it prints is nobody's concern.
+    pub fn start(command: &mut Command) -> Result<Beside> {
+        let shown = command.get_program().to_string_lossy().into_owned();
+        let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = started.context(|| format!("failed to run `{shown}`"))?;
+        Ok(Beside { child, shown })
+    }
+
+    /// Ends it in order. That it has ended by itself is an error: something was measured without it.
+    pub fn stop(mut self) -> Result<()> {
+        let fail = || format!("failed to wait for `{}`", self.shown);
+        if let Some(status) = self.child.try_wait().context(fail)? {
+            let text = format!("failed to measure beside `{}`: it ended before it was told to", self.shown);
+            return Err(Error::failed(text).because(status.to_string()));
+        }
+        self.interrupt();
+        self.child.wait().context(fail).map(drop)
+    }
+
+    fn interrupt(&self) {
+        // SAFETY: a child of ours that was not waited for: the number is still its own.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGINT) };
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // Of one that was waited for the standard library knows the status.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.interrupt();
+            let _ = self.child.wait();
+        }
+    }
 }
 
 /// Waits for a child of ours that nobody else waits for.

@@ -33,7 +33,7 @@ use crate::report::{
     BenchReport, Bins, ColdShare, LatencyUs, MethodReport, Named, Quantiles, SCHEMA, SweepPoint, SweepReport,
     UnitFound,
 };
-use crate::units::human_bytes;
+use crate::units::{NS_PER_S, human_bytes};
 use hdrhistogram::Histogram;
 use meter::Meter;
 use places::Pool;
@@ -55,6 +55,13 @@ const ROUNDS: u64 = 3;
 const PART_TILES: u64 = 8;
 /// Tiles that the probe looks at.
 const PROBE_TILES_MAX: u64 = 64;
+/// First reads of a usual bench. With a sigma of 0.6, which was the widest seen, the 99th percentile of so many is
+/// within 10 % of the true one in 98 of 100; of 1,000 it was in 84.
+pub const FIRST_TOUCHES: u64 = 3000;
+/// They take no longer: so many take 126 s at 35 ms, and volumes are slower.
+pub const FIRST_TOUCHES_NS: u64 = 150 * NS_PER_S;
+/// And no more than this share of the budget: one in so many tiles.
+const FIRST_TOUCHES_OF: u64 = 5;
 /// A sweep of less is none.
 const SWEEP_TILES_MIN: u64 = 3;
 /// Where less is cold with 95 % confidence, there is nothing to measure.
@@ -183,8 +190,10 @@ impl Room {
         let others = options.methods.iter().filter(|method| !is_sweep(method) && **method != Method::Profile);
         let wanted: Vec<u64> = others.map(|method| tiles_wanted(method, unit_bytes)).collect();
         let probe = (tiles / 4).clamp(1, PROBE_TILES_MAX);
-        let first_touches =
-            options.first_touches.div_ceil(TILE_BYTES / unit_bytes).clamp(1, (tiles / 8).max(1));
+        let first_touches = options
+            .first_touches
+            .div_ceil(TILE_BYTES / unit_bytes)
+            .clamp(1, (tiles / FIRST_TOUCHES_OF).max(1));
         let left = tiles.checked_sub(probe + first_touches)?;
         let least = wanted.len() as u64 + SWEEP_TILES_MIN * sweeps;
         if left < least {
@@ -307,9 +316,11 @@ impl Bench<'_> {
             ..probe::Options::new(self.options.volume_bytes)
         };
         self.meter.begin();
+        let before = self.bed.look();
         let mut source = self.meter.over(self.bed.source());
         let found = probe::run(&mut source, &options, self.stop)
             .map_err(|error| Ended::Failed(Error::failed("failed to probe").because(error)))?;
+        self.beside_evidence(&before, found.reads, found.bytes_read);
         let (first_reads, cold) = found.first_reads();
         let (low, high) = found.cold_share();
         let report = &mut self.measured.report;
@@ -352,7 +363,9 @@ impl Bench<'_> {
             reads.iter().map(|read| read.offset()..read.offset() + u64::from(read.bytes())).collect();
         let evidence = &mut self.measured.report.evidence;
         evidence.map.extend(runs(&touched, map_unit_bytes(self.unit_bytes)));
+        let before = self.bed.look();
         let outcome = self.read(reads, 1, self.options.first_touches_ns);
+        self.beside_evidence(&before, outcome.reads(), outcome.bytes_read);
         let cut_us = self.cut_ns / 1000;
         let mut cold = crate::report::empty_histogram_us();
         for value in outcome.latency_us.iter_recorded().filter(|value| value.value_iterated_to() > cut_us) {
@@ -371,6 +384,13 @@ impl Bench<'_> {
         report.evidence.units = outcome.latency_us.len();
         self.keep("first-touch", outcome.elapsed_ns(), outcome.latency_us.clone());
         parts::end_of(outcome.end)
+    }
+
+    /// Counts what passed through the disk beside so many reads of our own.
+    fn beside_evidence(&mut self, before: &Look, reads: u64, bytes: u64) {
+        if let Some(others) = foreground(before, &self.bed.look(), reads, bytes) {
+            *self.measured.report.evidence.foreground.get_or_insert_default() += others;
+        }
     }
 
     fn keep(&mut self, name: &str, elapsed_ns: u64, histogram: Histogram<u64>) {
@@ -400,7 +420,7 @@ impl Bench<'_> {
         histograms.extend(named);
         report.methods = methods;
         report.sweeps = self.sweeps.iter().map(|(pattern, sweep)| shown(*pattern, sweep, cold)).collect();
-        report.evidence.spoilt = spoilt::spoilt(&report.evidence.cold_share, &self.rows);
+        report.evidence.spoilt = spoilt::spoilt(&report.evidence, &self.rows);
         self.measured.report.recommended = self.recommend();
     }
 

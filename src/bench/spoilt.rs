@@ -1,7 +1,7 @@
 //! What spoilt a measurement. Pure.
 
 use super::tally::Row;
-use crate::report::{ColdShare, Foreground};
+use crate::report::{Evidence, Foreground};
 use crate::units::human_bytes;
 
 /// Where no more than this is cold, it is told.
@@ -21,7 +21,8 @@ pub fn is_busy(foreground: Option<Foreground>) -> bool {
 }
 
 /// Everything that speaks against the measurements.
-pub fn spoilt(share: &ColdShare, rows: &[Row]) -> Vec<String> {
+pub fn spoilt(evidence: &Evidence, rows: &[Row]) -> Vec<String> {
+    let share = &evidence.cold_share;
     let mut all = Vec::new();
     if share.high < COLD_SHARE {
         let (low, high) = (100.0 * (1.0 - share.high), 100.0 * (1.0 - share.low));
@@ -29,20 +30,20 @@ pub fn spoilt(share: &ColdShare, rows: &[Row]) -> Vec<String> {
             "already warm, or never written: {low:.0} to {high:.0} % of the volume; rates count what was cold"
         ));
     }
+    all.extend(others(evidence.foreground).map(|what| format!("first reads, one at a time: {what}")));
     for row in rows {
         let name = row.name();
         all.extend(limits(row).into_iter().map(|what| format!("{name}: {what}")));
         all.extend(drift(row).map(|what| format!("{name}: {what}")));
-        if is_busy(row.foreground) {
-            let others = row.foreground.unwrap_or_default();
-            let bytes = human_bytes(others.read_bytes + others.written_bytes);
-            all.push(format!(
-                "{name}: others used the device meanwhile: {} operations, {bytes}",
-                others.operations
-            ));
-        }
+        all.extend(others(row.foreground).map(|what| format!("{name}: {what}")));
     }
     all
+}
+
+fn others(foreground: Option<Foreground>) -> Option<String> {
+    let others = foreground.filter(|_| is_busy(foreground))?;
+    let bytes = human_bytes(others.read_bytes + others.written_bytes);
+    Some(format!("others used the device meanwhile: {} operations, {bytes}", others.operations))
 }
 
 fn limits(row: &Row) -> Vec<String> {
@@ -98,6 +99,7 @@ mod tests {
     use super::super::tally::Part;
     use super::*;
     use crate::device::nvme::Statistics;
+    use crate::report::ColdShare;
 
     /// A method whose parts had these rates, in bytes a nanosecond, and what EBS counted by the end of each.
     fn row(rates: &[u64], exceeded_us: &[u64]) -> Row {
@@ -118,16 +120,27 @@ mod tests {
         row
     }
 
-    fn all_cold() -> ColdShare {
-        ColdShare { low: 0.95, high: 1.0, first_reads: 64, cold: 64 }
+    fn all_cold() -> Evidence {
+        let cold_share = ColdShare { low: 0.95, high: 1.0, first_reads: 64, cold: 64 };
+        Evidence { cold_share, ..Evidence::default() }
     }
 
     #[test]
     fn what_spoils_is_named() {
         assert!(spoilt(&all_cold(), &[row(&[100, 110, 90], &[])]).is_empty());
-        let share = ColdShare { low: 0.5, high: 0.7, first_reads: 64, cold: 38 };
-        for (share, row, named) in [
-            (share, row(&[100], &[]), "already warm, or never written: 30 to 50 %"),
+        let cold_share = ColdShare { low: 0.5, high: 0.7, first_reads: 64, cold: 38 };
+        let others = Foreground { read_bytes: 4 << 20, written_bytes: 0, operations: 1024 };
+        for (evidence, row, named) in [
+            (
+                Evidence { foreground: Some(others), ..all_cold() },
+                row(&[100], &[]),
+                "first reads, one at a time: others used the device meanwhile: 1024 operations",
+            ),
+            (
+                Evidence { cold_share, ..all_cold() },
+                row(&[100], &[]),
+                "already warm, or never written: 30 to 50 %",
+            ),
             (
                 all_cold(),
                 row(&[100, 90, 40], &[]),
@@ -141,7 +154,7 @@ mod tests {
                 "touch@64: the volume's IOPS limit was reached for 50 % of the time",
             ),
         ] {
-            let found = spoilt(&share, &[row]);
+            let found = spoilt(&evidence, &[row]);
             assert!(found.iter().any(|what| what.contains(named)), "{named}: {found:?}");
         }
     }

@@ -164,10 +164,7 @@ impl Row {
             sums.iter_mut().zip(after.exceeded_us_since(before)).for_each(|(sum, us)| *sum += us);
         }
         if let Some(others) = foreground(before, after, part.reads, part.bytes_read) {
-            let sum = self.foreground.get_or_insert_default();
-            sum.read_bytes += others.read_bytes;
-            sum.written_bytes += others.written_bytes;
-            sum.operations += others.operations;
+            *self.foreground.get_or_insert_default() += others;
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Evidence {
     pub cold_share: ColdShare,
     /// Slower reads than this were cold; found from the latencies.
     pub cut_us: Option<u64>,
+    /// What others did on the device while all this was read; `null` where nobody counts.
+    pub foreground: Option<Foreground>,
     /// What spoilt the measurement.
     pub spoilt: Vec<String>,
     /// Places that were looked into for all this: first unit and number of units, of the report's `map_unit_bytes` each.

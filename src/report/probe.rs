@@ -55,6 +55,14 @@ pub struct Foreground {
     pub operations: u64,
 }
 
+impl std::ops::AddAssign for Foreground {
+    fn add_assign(&mut self, other: Foreground) {
+        self.read_bytes += other.read_bytes;
+        self.written_bytes += other.written_bytes;
+        self.operations += other.operations;
+    }
+}
+
 /// What `probe` found.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ProbeReport {

@@ -361,6 +361,7 @@ impl Feed for &mut WarmFeed<'_> {
     fn done(&mut self, number: u64, latency_ns: u64, at_ns: u64) {
         let Some(work) = self.under_way.remove(&number) else { return };
         self.ended(&work);
+        self.gate.ended(at_ns, self.under_way.len());
         match work {
             Work::Again => self.warmth.on_again(Some(latency_ns)),
             Work::Planned(planned, read) => {
@@ -417,6 +418,9 @@ fn set(bits: &mut [u64], number: u64) {
     }
 }
 
+#[cfg(test)]
+#[path = "foreground_tests.rs"]
+mod foreground_tests;
 #[cfg(test)]
 #[path = "feed_tests.rs"]
 mod tests;

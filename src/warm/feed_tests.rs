@@ -28,18 +28,22 @@ fn plan(units: u64) -> Plan {
     Plan::new([("ready", extents.as_slice())], shape)
 }
 
-fn warm(source: &mut (impl Source + ?Sized), plan: &Plan, journal: &mut Journal) -> (Outcome, Skipped) {
-    let control = Control::default();
-    let surroundings = Surroundings {
+/// Nothing but the volume.
+pub(super) fn surroundings(control: &Control) -> Surroundings<'_> {
+    Surroundings {
         look: None,
         seen: None,
-        control: &control,
+        control,
         request_bytes: 1 << 20,
         reads_max: u64::MAX,
         warm_ns: None,
         is_cold: false,
-    };
-    let mut feed = WarmFeed::new(plan, journal, surroundings, u16::MAX);
+    }
+}
+
+fn warm(source: &mut (impl Source + ?Sized), plan: &Plan, journal: &mut Journal) -> (Outcome, Skipped) {
+    let control = Control::default();
+    let mut feed = WarmFeed::new(plan, journal, surroundings(&control), u16::MAX);
     let options = Options {
         depth: Depth::auto(None),
         pace: Pace::new(0, 0),

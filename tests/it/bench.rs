@@ -4,7 +4,7 @@
 #![cfg(feature = "lab")]
 
 use crate::profile::mbr;
-use crate::support::{ColdLoop, require_root};
+use crate::support::{ColdLoop, read_direct, require_root};
 use crate::warm::{UNIT, Volume, number, read_report, run, seconds, start};
 use ebs_prewarm::findings;
 use ebs_prewarm::volume::Identity;
@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Units of a tile, which is what methods get.
 const TILE_UNITS: u64 = 32;
@@ -69,6 +70,7 @@ fn a_cold_volume_is_measured_once() {
             "{method:#}"
         );
         assert_eq!(number(method, "/foreground/read_bytes"), 0, "{method:#}");
+        assert_eq!(number(&report, "/evidence/foreground/read_bytes"), 0, "{report:#}");
         assert!(seconds(method, "/cpu_s") > 0.0, "{method:#}");
         let series = method["series"].as_array().unwrap();
         assert_eq!(series.last().unwrap()[1].as_u64(), Some(units * UNIT), "{method:#}");
@@ -181,6 +183,45 @@ fn a_profile_is_measured_and_what_was_found_is_kept_for_this_volume() {
     assert_eq!(known.measured_by, "bench");
     assert!(report["saved_as"].as_str().unwrap().ends_with("abcd1234.json"), "{report:#}");
     run(bench(&volume, "--methods touch@32,profile")).exits(2, &["none is given", "--profile FILE"]);
+}
+
+#[test]
+fn others_on_the_device_spoil_what_is_measured_and_are_told() {
+    if !require_root() {
+        return;
+    }
+    let volume = volume_of(48, "io2", &["first_read=5ms", "sigma=0.1"]);
+    // Of the first tile, which no method gets. One such read is enough to be told.
+    const READ_BYTES: usize = 1 << 20;
+    let read = |number: u64| {
+        let offset = number % (TILE_UNITS * UNIT / READ_BYTES as u64) * READ_BYTES as u64;
+        read_direct(volume.cold.device(), offset, READ_BYTES).unwrap();
+    };
+    (0..TILE_UNITS).for_each(read);
+    let stop = AtomicBool::new(false);
+    let (text, others) = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let reads = (0..).take_while(|_| !stop.load(Ordering::Relaxed));
+            reads.inspect(|number| read(*number)).count() as u64
+        });
+        let text = run(bench(&volume, "--methods touch@16,documented-fio --no-save")).out;
+        stop.store(true, Ordering::Relaxed);
+        (text, reader.join().unwrap() * READ_BYTES as u64)
+    });
+    let report = report(&volume);
+    assert_eq!((report["end"].as_str(), &report["evidence"]["cold"]), (Some("complete"), &Value::Bool(true)));
+    let spoilt: Vec<&str> =
+        report["evidence"]["spoilt"].as_array().unwrap().iter().map(|what| what.as_str().unwrap()).collect();
+    for who in ["first reads, one at a time", "touch@16", "documented-fio"] {
+        let said = format!("{who}: others used the device meanwhile: ");
+        assert!(spoilt.iter().any(|what| what.starts_with(&said)), "{said}: {spoilt:?}");
+        assert!(text.contains(&format!("spoilt: {said}")), "{text}");
+    }
+    // It is theirs and no more, though some of it passed between the parts.
+    let methods = report["methods"].as_array().unwrap().iter();
+    let all = methods.chain([&report["evidence"]]).map(|part| number(part, "/foreground/read_bytes"));
+    let all: u64 = all.sum();
+    assert!((3 * READ_BYTES as u64..=others).contains(&all), "{all} of {others}: {report:#}");
 }
 
 #[test]
