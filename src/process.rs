@@ -60,6 +60,11 @@ pub fn cpu_with_children_s() -> f64 {
     usage_s(libc::RUSAGE_SELF) + usage_s(libc::RUSAGE_CHILDREN)
 }
 
+/// Processor seconds of this thread.
+pub fn thread_cpu_s() -> f64 {
+    usage_s(libc::RUSAGE_THREAD)
+}
+
 fn usage_s(whose: libc::c_int) -> f64 {
     // SAFETY: the kernel fills in a zeroed struct of its own.
     let usage = unsafe {

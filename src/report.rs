@@ -14,6 +14,7 @@ mod markdown;
 mod page;
 mod prices;
 mod probe;
+mod volumes;
 
 pub use bench::*;
 pub use bins::*;
@@ -23,6 +24,7 @@ pub use histograms::*;
 pub use map::*;
 pub use prices::*;
 pub use probe::*;
+pub use volumes::*;
 
 #[cfg(feature = "report")]
 use bench::mb_per_s;

@@ -25,6 +25,7 @@ mod probe;
 mod profile;
 mod progress;
 mod record;
+mod volumes;
 mod warm;
 
 use crate::error::Result;

@@ -3,8 +3,9 @@
 use super::common::{ReportFile, first_error, load_profile, parsed, read_file};
 use super::output::Output;
 use super::progress::Bar;
+use super::volumes::{self, InstanceArgs};
 use crate::device::{Device, disk_path};
-use crate::engine::Progress;
+use crate::engine::{Progress, Share};
 use crate::error::{Context, Error, Result};
 use crate::findings::FOLDER;
 use crate::plan::Mode;
@@ -20,13 +21,20 @@ use std::time::Duration;
 
 /// Blocks of a volume of 64 TiB take more than this; of 1 TiB a tenth of it.
 const BLOCKS_BYTES_MAX: u64 = 2 << 30;
+/// A device that is to be found.
+pub const AUTO: &str = "auto";
 
 /// Warm a profile's blocks, and the rest of the volume if asked
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   ebs-prewarm warm --profile boot.bin
   ebs-prewarm warm --profile boot.bin --device /dev/nvme1n1 --rest all --iops 1000 --report warm.json
   ebs-prewarm warm --device /dev/nvme1n1 --rest all
+  ebs-prewarm warm --profile root.bin --profile data.bin --wait 10s --instance-iops 10000
+
+Several profiles, each for a disk of its own, are warmed at once: the disk of each is found by what it carries, or named \
+by a --device for each, in the same order. A volume that is missing or another stops none of the others; the report has \
+all of them, and the exit code is that of the one of which the least was warmed: 3, 5, 4, 1, 2, the worst last.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 some blocks could not be read, 4 the profile is for another volume, \
 5 the deadline passed.")]
@@ -35,6 +43,8 @@ pub struct WarmArgs {
     pub what: What,
     #[command(flatten)]
     pub rest: RestArgs,
+    #[command(flatten)]
+    pub instance: InstanceArgs,
     /// Reads in flight: a number, or `auto` to find it from the rate of completions
     #[arg(long, default_value = "auto", value_parser = parsed(depth), value_name = "auto|N")]
     pub depth: Depth,
@@ -70,14 +80,15 @@ pub struct WarmArgs {
 }
 
 /// What is to be read; shared with `plan`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct What {
     /// The profile, compiled or for people
     #[arg(long, value_name = "FILE", required_unless_present_any = ["rest", "rest_blocks"])]
-    pub profile: Option<PathBuf>,
-    /// Block device, image file, or `auto` for the disk that carries /
+    pub profile: Vec<PathBuf>,
+    /// Block device, image file, or `auto` for the disk that carries /, or with several profiles for the one that each
+    /// was recorded on
     #[arg(long, default_value = "auto")]
-    pub device: PathBuf,
+    pub device: Vec<PathBuf>,
     /// `touch` reads one block per unit, `full` every byte of the profile; `auto` touches, verifies a sample, and
     /// reads every byte where the unit turns out smaller, or where `bench` found that best on this volume
     #[arg(long, value_enum, default_value_t = ModeArg::Auto)]
@@ -98,7 +109,7 @@ pub struct What {
 }
 
 /// How the rest is warmed.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "The rest")]
 pub struct RestArgs {
     /// Submit at most so many reads of the rest a second
@@ -156,6 +167,16 @@ fn unit(text: &str) -> Result<Unit> {
 }
 
 impl What {
+    /// The profile, of one volume.
+    pub fn profile(&self) -> Option<&Path> {
+        self.profile.first().map(PathBuf::as_path)
+    }
+
+    /// The device, of one volume.
+    pub fn device(&self) -> &Path {
+        self.device.first().map_or(Path::new(AUTO), PathBuf::as_path)
+    }
+
     /// For a device that was found.
     pub fn options(&self, device: PathBuf) -> warm::Options {
         warm::Options {
@@ -200,11 +221,11 @@ impl What {
     /// Opens what is to be read, with the profile's extents on it. Waits so long for it to appear.
     pub fn bind(&self, wait: Duration) -> Result<(warm::Options, warm::Bound)> {
         let rest = self.rest()?;
-        if self.profile.is_none() && rest == warm::Rest::None {
+        if self.profile.is_empty() && rest == warm::Rest::None {
             return Err(Error::usage("failed to find anything to read: no profile and no rest")
                 .hint("give --profile FILE, or --rest all"));
         }
-        let profile = self.profile.as_deref().map(load_profile).transpose()?;
+        let profile = self.profile().map(load_profile).transpose()?;
         let mut options = self.options(self.find(profile.as_ref(), wait)?);
         options.rest.what = rest;
         let mut bound = warm::bind(&options, profile.as_ref())?;
@@ -216,9 +237,9 @@ impl What {
     /// recorded on.
     fn find(&self, profile: Option<&Profile>, wait: Duration) -> Result<PathBuf> {
         let root = Path::new("/");
-        let found = disk_path(root, &self.device);
+        let found = disk_path(root, self.device());
         match profile {
-            Some(profile) if self.device == Path::new("auto") && profile.volume.is_some() => {
+            Some(profile) if self.device() == Path::new(AUTO) && profile.volume.is_some() => {
                 found.or_else(|_| find::disk_of(root, profile, wait))
             }
             _ => found,
@@ -260,15 +281,15 @@ impl WarmArgs {
 
     /// Names the work for a stamp: what is warmed, and by which unit.
     fn work(&self) -> Result<String> {
-        let crc_of = |path: &Option<PathBuf>, what| match path {
+        let crc_of = |path: Option<&Path>, what| match path {
             Some(path) => {
                 let bytes = read_file(path, what, BLOCKS_BYTES_MAX)?;
                 Ok::<String, Error>(format!("{:08x}", crc32fast::hash(&bytes)))
             }
             None => Ok("none".into()),
         };
-        let profile = crc_of(&self.what.profile, "profile")?;
-        let blocks = crc_of(&self.what.rest_blocks, "list of snapshot blocks")?;
+        let profile = crc_of(self.what.profile(), "profile")?;
+        let blocks = crc_of(self.what.rest_blocks.as_deref(), "list of snapshot blocks")?;
         let What { rest, unit, mode, .. } = &self.what;
         Ok(format!("profile {profile}, rest {rest:?} {blocks}, unit {unit:?}, mode {mode:?}"))
     }
@@ -287,7 +308,7 @@ impl Stamping {
         let Some(dir) = args.stamp.clone() else { return Ok(None) };
         let work = args.work()?;
         let root = Path::new("/");
-        let device = disk_path(root, &args.what.device).and_then(|path| Device::open(&path));
+        let device = disk_path(root, args.what.device()).and_then(|path| Device::open(&path));
         let serial = device.ok().and_then(|device| device.serial(root));
         if serial.is_none() {
             tracing::info!("the volume has no serial that would tell it from a copy: it gets no stamp");
@@ -314,9 +335,12 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     }
     die_first();
     let stop = stop_on_signals();
+    if args.what.has_several() {
+        return volumes::run(&args, stop, output);
+    }
     let file = args.report.clone().map(ReportFile::new::<WarmReport>);
     let mut bar = Bar::default();
-    let warmed = warmed(&args, stop, &Control::default(), &mut bar);
+    let warmed = warmed(&args, args.instance.share(), stop, &Control::default(), &mut bar);
     bar.clear();
     let written = |report: &WarmReport| file.map_or(Ok(()), |file| file.write(report));
     match warmed {
@@ -331,9 +355,10 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     }
 }
 
-/// Warms, with orders taken and looked on at.
+/// Warms one volume, with orders taken and looked on at, and within its share of a budget.
 pub fn warmed(
     args: &WarmArgs,
+    budget: Option<Share>,
     stop: &AtomicBool,
     control: &Control,
     progress: &mut dyn Progress,
@@ -344,7 +369,7 @@ pub fn warmed(
     }
     let (options, bound) = args.what.bind(args.wait.unwrap_or_default())?;
     let options = args.all_options(options);
-    let hooks = Hooks { stop, control, seen: None, progress };
+    let hooks = Hooks { stop, control, seen: None, budget, progress };
     let report = warm::warm(&bound, &options, hooks)?;
     if let Some(stamping) = stamping.filter(|_| report.is_complete() && report.totals.errors == 0) {
         stamping.write();
@@ -357,7 +382,7 @@ fn stamped(args: &WarmArgs) -> WarmReport {
     WarmReport {
         schema: SCHEMA,
         end: "already warm".into(),
-        device: args.what.device.display().to_string(),
+        device: args.what.device().display().to_string(),
         notes: vec!["a stamp says that an earlier run has warmed this volume: nothing was read".into()],
         ..WarmReport::default()
     }
@@ -369,7 +394,7 @@ pub fn refused(args: &WarmArgs, error: &Error) -> WarmReport {
         schema: SCHEMA,
         end: "refused".into(),
         error: Some(error.full_text()),
-        device: args.what.device.display().to_string(),
+        device: args.what.device().display().to_string(),
         ..WarmReport::default()
     }
 }
