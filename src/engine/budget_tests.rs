@@ -1,5 +1,12 @@
 use super::*;
+use crate::cold::{ColdVolume, Model};
+use crate::engine::{self, Completion, Depth, Options, Outcome, Request, SimSource, Source};
+use crate::extent::{Extent, ExtentSet};
+use crate::plan::{Mode, Plan, Shape};
 use proptest::prelude::*;
+use std::io;
+use std::sync::Condvar;
+use std::sync::atomic::AtomicBool;
 
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000_000_000;
@@ -18,7 +25,6 @@ struct Volume {
 struct Granted {
     at_ns: u64,
     member: usize,
-    urgency: Urgency,
     bytes: u32,
     /// Since it was asked for first.
     waited_ns: u64,
@@ -50,7 +56,7 @@ fn play(budget: &mut Budget, volumes: &[Volume], seed: u64) -> Vec<Granted> {
                     let waits = more_urgent && *since_ns < now_ns;
                     assert!(!waits, "{other} waits with something more urgent than {member} got");
                 }
-                granted.push(Granted { at_ns: now_ns, member, urgency, bytes: *bytes, waited_ns });
+                granted.push(Granted { at_ns: now_ns, member, bytes: *bytes, waited_ns });
                 asks[member] = (now_ns, read + 1, now_ns);
             }
             Err(back_ns) => {
@@ -198,4 +204,138 @@ fn without_limits_nobody_waits() {
         assert_eq!(budget.ask(0, 4, 1 << 20, at_ns), Ok(()));
         assert_eq!(budget.ask(1, 2, 1 << 20, at_ns), Ok(()));
     }
+}
+
+/// The clock of loops that run side by side in virtual time: one goes on at once, whose next moment is the earliest.
+#[derive(Debug)]
+struct Clock {
+    /// Of each loop; `None` while it goes on.
+    next_ns: Mutex<Vec<Option<u64>>>,
+    changed: Condvar,
+    /// What was submitted: when, by whom, of which stage.
+    submitted: Mutex<Vec<(u64, usize)>>,
+}
+
+impl Clock {
+    fn wait_for(&self, member: usize, at_ns: u64) {
+        let mut next_ns = self.next_ns.lock().unwrap();
+        next_ns[member] = Some(at_ns);
+        self.changed.notify_all();
+        let is_turn = |all: &[Option<u64>]| {
+            let mut all = all.iter().enumerate();
+            all.all(|(other, next)| next.is_some_and(|next| (next, other) >= (at_ns, member)))
+        };
+        while !is_turn(&next_ns) {
+            next_ns = self.changed.wait(next_ns).unwrap();
+        }
+        next_ns[member] = None;
+    }
+
+    fn ended(&self, member: usize) {
+        self.next_ns.lock().unwrap()[member] = Some(u64::MAX);
+        self.changed.notify_all();
+    }
+}
+
+struct InStep<'a> {
+    source: SimSource,
+    clock: &'a Clock,
+    member: usize,
+}
+
+impl Source for InStep<'_> {
+    fn now_ns(&self) -> u64 {
+        self.source.now_ns()
+    }
+
+    fn submit(&mut self, request: Request) -> io::Result<()> {
+        self.clock.submitted.lock().unwrap().push((self.now_ns(), self.member));
+        self.source.submit(request)
+    }
+
+    fn wait(&mut self, until_ns: Option<u64>, done: &mut Vec<Completion>) -> io::Result<()> {
+        let due_ns = self.source.volume().next_due_ns();
+        let next_ns = due_ns.into_iter().chain(until_ns).min().unwrap_or(u64::MAX);
+        self.clock.wait_for(self.member, next_ns.max(self.now_ns()));
+        self.source.wait(until_ns, done)
+    }
+
+    fn describe(&self) -> String {
+        self.source.describe()
+    }
+}
+
+/// One volume for each name: a stage of that name with so many units. All of them warmed at once within so many reads a
+/// second; what was submitted, and what came of each.
+fn side_by_side(iops: u64, stages: &[(&str, u64)]) -> (Vec<(u64, usize)>, Vec<Outcome>) {
+    let clock = Clock {
+        next_ns: Mutex::new(vec![Some(0); stages.len()]),
+        changed: Condvar::new(),
+        submitted: Mutex::default(),
+    };
+    let shares = Share::of_each(iops, 0, stages.len());
+    let warm = |member: usize, name: &str, units: u64| {
+        let model = Model::named("gp3").unwrap();
+        let (unit_bytes, sectors) = (model.unit_bytes, units * model.unit_sectors());
+        let volume = ColdVolume::new(model, sectors, member as u64, ExtentSet::new());
+        let mut source = InStep { source: SimSource::new(volume, 4096), clock: &clock, member };
+        let shape = Shape { sectors, block_bytes: 512, unit_bytes, mode: Mode::Touch };
+        let plan = Plan::new([(name, &[Extent::new(0, sectors).unwrap()][..])], shape);
+        let options = Options {
+            depth: Depth::auto(None),
+            pace: Pace::default(),
+            budget: Some(shares[member].in_step(plan.stages())),
+            deadline_ns: None,
+            block_bytes: 512,
+            idle_from_stage: u16::MAX,
+        };
+        clock.wait_for(member, 0);
+        let outcome = engine::run(&mut source, plan.reads(), options, &AtomicBool::new(false), &mut ());
+        clock.ended(member);
+        outcome
+    };
+    let outcomes = std::thread::scope(|scope| {
+        let all = stages.iter().enumerate();
+        let threads: Vec<_> =
+            all.map(|(member, (name, units))| scope.spawn(move || warm(member, name, *units))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    (clock.submitted.into_inner().unwrap(), outcomes)
+}
+
+/// How many reads of a member were submitted before the last of another.
+fn before_the_last(submitted: &[(u64, usize)], of: usize, other: usize) -> usize {
+    let last = submitted.iter().rposition(|(_, member)| *member == other).unwrap();
+    submitted[..last].iter().filter(|(_, member)| *member == of).count()
+}
+
+#[test]
+fn loops_side_by_side_keep_to_the_sum_and_the_urgent_one_is_first() {
+    let (submitted, outcomes) = side_by_side(100, &[("rest", 300), ("ready", 200), ("later", 100)]);
+    let reads: Vec<u64> = outcomes.iter().map(Outcome::reads).collect();
+    assert_eq!(reads, [300, 200, 100], "all of them are warmed");
+    for window in submitted.windows(101) {
+        let over_ns = window[100].0 - window[0].0;
+        assert!(over_ns + SLACK_NS >= S, "101 reads in {over_ns} ns");
+    }
+    assert!(submitted.last().unwrap().0 <= 6 * S + 100 * MS, "nothing is left unused: {submitted:?}");
+    // What was granted before the others were there, and while they waited for their last.
+    assert!(before_the_last(&submitted, 0, 1) <= 2 && before_the_last(&submitted, 2, 1) <= 2);
+    assert!(before_the_last(&submitted, 0, 2) <= 2);
+}
+
+#[test]
+fn what_the_urgent_one_cannot_use_is_for_the_others() {
+    // One gp3 volume takes 267 units a second.
+    let (submitted, outcomes) = side_by_side(1000, &[("rest", 400), ("ready", 400)]);
+    let ended_s = |member: usize| outcomes[member].elapsed_ns() as f64 / 1e9;
+    assert!(ended_s(1) < 1.8, "as if it were alone: {} s", ended_s(1));
+    assert!(before_the_last(&submitted, 0, 1) > 300, "the rest goes on meanwhile");
+}
+
+#[test]
+fn equals_share_it() {
+    let (submitted, _) = side_by_side(100, &[("ready", 200), ("ready", 200)]);
+    let first = submitted[..200].iter().filter(|(_, member)| *member == 0).count();
+    assert!((95..=105).contains(&first), "{first} of the first 200");
 }

@@ -19,6 +19,7 @@ mod measure;
 mod once;
 mod outputs;
 mod profiles;
+mod several;
 mod signals;
 mod syscalls;
 mod vanish;
