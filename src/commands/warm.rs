@@ -41,10 +41,6 @@ Exit codes: 0 done, 1 failed, 2 usage, 3 some blocks could not be read, 4 the pr
 pub struct WarmArgs {
     #[command(flatten)]
     pub what: What,
-    #[command(flatten)]
-    pub rest: RestArgs,
-    #[command(flatten)]
-    pub instance: InstanceArgs,
     /// Reads in flight: a number, or `auto` to find it from the rate of completions
     #[arg(long, default_value = "auto", value_parser = parsed(depth), value_name = "auto|N")]
     pub depth: Depth,
@@ -77,6 +73,11 @@ pub struct WarmArgs {
     /// For an initramfs: stay in memory, and let systemd leave this process alone when the root changes
     #[arg(long)]
     pub survive_switch_root: bool,
+    // Last, each with a heading of its own: what comes after a heading is shown below it.
+    #[command(flatten)]
+    pub rest: RestArgs,
+    #[command(flatten)]
+    pub instance: InstanceArgs,
 }
 
 /// What is to be read; shared with `plan`.

@@ -78,8 +78,12 @@ impl VolumesReport {
 
     fn last_line(&self) -> String {
         let totals = &self.totals;
+        let bad = match totals.errors {
+            0 => String::new(),
+            errors => format!("; {errors} blocks could not be read"),
+        };
         format!(
-            "{} of {} volumes are warm; {} of {} units read with {} reads, {}, in {}",
+            "{} of {} volumes are warm; {} of {} units read with {} reads, {}, in {}{bad}",
             totals.volumes_complete,
             totals.volumes,
             totals.units.saturating_sub(totals.units_left),
