@@ -13,7 +13,7 @@ COMPLETIONS_ZSH=usr/share/zsh/vendor-completions/_ebs-prewarm
 COMPLETIONS_FISH=usr/share/fish/vendor_completions.d/ebs-prewarm.fish
 DOCUMENTS=usr/share/doc/ebs-prewarm
 # Enabled, since each says by itself when it has something to do.
-ENABLED="ebs-prewarm.service ebs-prewarm-record.service"
+ENABLED="ebs-prewarm.service ebs-prewarm-record.service ebs-prewarm-effect.service"
 
 # fail MESSAGE HINT
 fail() {

@@ -102,7 +102,6 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Writes a file that readers find whole, the older one or this, and that all may read. After a power cut it may be
 /// empty: nothing waits for the disk.
-#[cfg(feature = "control")]
 pub fn replace_readable(path: &Path, bytes: &[u8]) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let target = target(path);

@@ -10,6 +10,7 @@ pub mod commands;
 #[cfg(feature = "control")]
 pub mod control;
 pub mod device;
+pub mod effect;
 pub mod engine;
 pub mod error;
 pub mod extent;

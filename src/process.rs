@@ -3,6 +3,7 @@
 use crate::units::NS_PER_S;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -37,6 +38,15 @@ pub fn stop_asked() -> bool {
     STOP.load(Ordering::Relaxed)
 }
 
+/// Whether a thread with this id is one of this process, the kernel's own threads that read for it among them. Needs no
+/// `/proc`, which is somewhere else after the change of root.
+pub fn is_own_thread(thread: u32) -> bool {
+    // SAFETY: plain numbers; signal 0 is not sent.
+    unsafe {
+        libc::syscall(libc::SYS_tgkill, std::process::id() as libc::pid_t, thread as libc::pid_t, 0) == 0
+    }
+}
+
 /// Asks a child that was not waited for to end.
 pub fn terminate(child: &std::process::Child) {
     // SAFETY: plain numbers; the id is the child's own as long as nobody waited for it.
@@ -63,6 +73,26 @@ pub fn cpu_with_children_s() -> f64 {
 /// Processor seconds of this thread.
 pub fn thread_cpu_s() -> f64 {
     usage_s(libc::RUSAGE_THREAD)
+}
+
+/// Processor seconds that the machine has computed since it started, all processes and the kernel.
+pub fn machine_cpu_s(root: &Path) -> Option<f64> {
+    let text = std::fs::read_to_string(root.join("proc/stat")).ok()?;
+    // SAFETY: no memory is passed.
+    let ticks_per_s = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    (ticks_per_s > 0).then(|| busy_ticks(&text).map(|ticks| ticks as f64 / ticks_per_s as f64))?
+}
+
+/// User, nice, system, irq and softirq, of the line for all processors.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let ticks: Vec<u64> = stat
+        .lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_whitespace()
+        .map_while(|text| text.parse().ok())
+        .collect();
+    (ticks.len() >= 7).then(|| [0, 1, 2, 5, 6].iter().map(|at| ticks[*at]).sum())
 }
 
 fn usage_s(whose: libc::c_int) -> f64 {
@@ -132,4 +162,17 @@ pub fn die_first() {
 pub fn is_root() -> bool {
     // SAFETY: no arguments, cannot fail.
     unsafe { libc::geteuid() == 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_and_waiting_time_is_no_work() {
+        let stat = "cpu  100 10 50 9999 700 5 3 0 0 0\ncpu0 1 1 1 1 1 1 1\n";
+        assert_eq!(busy_ticks(stat), Some(168));
+        assert_eq!((busy_ticks(""), busy_ticks("cpu  1 2 x"), busy_ticks("intr 5")), (None, None, None));
+        assert!(machine_cpu_s(Path::new("/")).unwrap() > 0.0);
+    }
 }

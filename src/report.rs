@@ -5,6 +5,7 @@
 mod bench;
 mod bins;
 mod document;
+mod effect;
 #[cfg(feature = "report")]
 mod histograms;
 mod map;
@@ -19,6 +20,7 @@ mod volumes;
 pub use bench::*;
 pub use bins::*;
 pub use document::*;
+pub use effect::*;
 #[cfg(feature = "report")]
 pub use histograms::*;
 pub use map::*;

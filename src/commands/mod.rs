@@ -11,6 +11,8 @@ mod completions;
 mod daemon;
 #[cfg(feature = "lab")]
 mod demo;
+#[cfg(feature = "report")]
+mod effect;
 #[cfg(feature = "lab")]
 mod lab;
 #[cfg(feature = "people")]
@@ -27,6 +29,7 @@ mod progress;
 mod record;
 mod volumes;
 mod warm;
+mod watch;
 
 use crate::error::Result;
 use clap::{Parser, Subcommand};
@@ -64,6 +67,8 @@ enum Verb {
     Profile(profile::Args),
     Warm(warm::WarmArgs),
     Plan(plan::PlanArgs),
+    #[cfg(feature = "report")]
+    Effect(effect::EffectArgs),
     #[cfg(feature = "control")]
     Daemon(Box<daemon::DaemonArgs>),
     #[cfg(feature = "control")]
@@ -100,6 +105,8 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Warm(args) => warm::run(args, output),
         Verb::Plan(args) => plan::run(args, output),
+        #[cfg(feature = "report")]
+        Verb::Effect(args) => effect::run(args, output),
         #[cfg(feature = "control")]
         Verb::Daemon(args) => daemon::run(*args, output),
         #[cfg(feature = "control")]

@@ -79,9 +79,9 @@ struct Done {
 }
 
 /// A disk that has request events of its own.
-struct Disk {
-    path: PathBuf,
-    number: DeviceNumber,
+pub(super) struct Disk {
+    pub(super) path: PathBuf,
+    pub(super) number: DeviceNumber,
     sectors: u64,
 }
 
@@ -96,6 +96,7 @@ pub fn run(args: Args, output: Output) -> Result<()> {
         own_threads: vec![std::process::id()],
         ring_bytes: None,
         boot_ring: args.boot_ring,
+        ..Options::default()
     };
     let mut session = Session::start(root, &options)?;
     let mut child = spawn(&args.command, &signals, output)?;
@@ -166,7 +167,7 @@ fn parse_unit(text: &str) -> Result<String> {
     Ok(if is_whole { text.to_owned() } else { format!("{text}.service") })
 }
 
-fn find_disk(root: &Path, named: &Path) -> Result<Disk> {
+pub(super) fn find_disk(root: &Path, named: &Path) -> Result<Disk> {
     let device = Device::open(&disk_path(root, named)?)?;
     let shown = device.path().display();
     let number = device.number().ok_or_else(|| {
@@ -190,7 +191,7 @@ fn spawn(command: &[OsString], signals: &Signals, output: Output) -> Result<Opti
 }
 
 /// What the volume is recognised by. A disk that is gone by now keeps its size alone.
-fn identity(root: &Path, disk: &Disk, recording: &Recording) -> Identity {
+pub(super) fn identity(root: &Path, disk: &Disk, recording: &Recording) -> Identity {
     let of_size = |error: Error| {
         tracing::warn!("{}; the recording is bound to the size alone", error.full_text());
         Identity::of_size(disk.sectors)

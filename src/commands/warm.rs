@@ -4,6 +4,7 @@ use super::common::{ReportFile, first_error, load_profile, parsed, read_file};
 use super::output::Output;
 use super::progress::Bar;
 use super::volumes::{self, InstanceArgs};
+use super::watch::Watching;
 use crate::device::{Device, disk_path};
 use crate::engine::{Progress, Share};
 use crate::error::{Context, Error, Result};
@@ -64,6 +65,12 @@ pub struct WarmArgs {
     /// Write in this directory that the volume is warm, by its serial; where that is written already, read nothing
     #[arg(long, value_name = "DIR")]
     pub stamp: Option<PathBuf>,
+    /// Listen to the boot's own requests meanwhile: what it has read by itself is left to it. What was seen is left in the
+    /// directory of --journal, and tracing on, for `ebs-prewarm effect` to tell what the warming did for the boot
+    /// (`asked`: only where the kernel's command line has ebs_prewarm=watch)
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "always",
+          requires = "journal", value_name = "WHEN")]
+    pub watch: Option<Watch>,
     /// Do not stand back while the disk has others' requests: `later` and the rest at full depth
     #[arg(long)]
     pub regardless: bool,
@@ -135,6 +142,27 @@ pub enum ModeArg {
     Auto,
     Touch,
     Full,
+}
+
+/// When the boot is listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Watch {
+    Always,
+    Asked,
+}
+
+impl Watch {
+    /// What a boot is asked by, on the kernel's command line.
+    const WORD: &str = "ebs_prewarm=watch";
+
+    fn is_on(self) -> bool {
+        let asked = || std::fs::read_to_string("/proc/cmdline").is_ok_and(|line| Watch::is_asked(&line));
+        self == Watch::Always || asked()
+    }
+
+    fn is_asked(line: &str) -> bool {
+        line.split_ascii_whitespace().any(|word| word == Watch::WORD)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -370,8 +398,15 @@ pub fn warmed(
     }
     let (options, bound) = args.what.bind(args.wait.unwrap_or_default())?;
     let options = args.all_options(options);
-    let hooks = Hooks { stop, control, seen: None, budget, progress };
-    let report = warm::warm(&bound, &options, hooks)?;
+    let dir = args.journal.as_deref().filter(|_| args.watch.is_some_and(Watch::is_on));
+    let mut watching = dir.and_then(|dir| Watching::start(&bound.device, dir));
+    let (seen, timed) = match &mut watching {
+        Some(watching) => (Some(watching.seen.clone()), Some(&mut watching.timed)),
+        None => (None, None),
+    };
+    let hooks = Hooks { stop, control, seen, budget, progress, timed };
+    let mut report = warm::warm(&bound, &options, hooks)?;
+    report.notes.extend(watching.and_then(|watching| watching.finish(&report)));
     if let Some(stamping) = stamping.filter(|_| report.is_complete() && report.totals.errors == 0) {
         stamping.write();
     }

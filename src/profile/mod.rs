@@ -7,6 +7,7 @@ pub mod build;
 pub mod compiled;
 #[cfg(test)]
 mod fixtures;
+pub mod fold;
 pub mod touches;
 #[cfg(feature = "people")]
 pub mod yaml;

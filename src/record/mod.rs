@@ -10,6 +10,7 @@ mod boot;
 mod clock;
 mod dbus;
 pub mod format;
+mod live;
 mod merge;
 pub mod page;
 mod rings;
@@ -20,15 +21,19 @@ mod tracefs;
 mod wait;
 
 pub use boot::PARAMETERS as BOOT_PARAMETERS;
+pub use live::{Live, Watched};
 pub use stop::{Stopped, Stops};
 pub use wait::{Signal, Signals, forward};
 
 use crate::error::{Context, Error, Result};
 use crate::extent::Extent;
-use crate::recording::{Header, Recording, TouchLog};
+use crate::process::is_own_thread;
+use crate::recording::{Flags, Header, Recording, TouchLog};
+use crate::units::SECTOR_BYTES;
+use crossbeam_channel::Sender;
 use page::{Event, What};
 use rings::{Drained, Rings};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -46,6 +51,9 @@ const PERIOD_WAITING: Duration = Duration::from_millis(10);
 /// The recorder's own requests in flight; it makes hardly any.
 const OWN_MAX: usize = 4096;
 
+/// Threads of which it is remembered whose they are; a boot has some thousands.
+const ASKED_MAX: usize = 1 << 16;
+
 /// What to record.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -57,6 +65,12 @@ pub struct Options {
     pub ring_bytes: Option<usize>,
     /// Begin with what the kernel traced since it started.
     pub boot_ring: bool,
+    /// Go on with what a process before this one left on for the device, or leave it to one after.
+    pub lasting: bool,
+    /// Whether the process' threads are asked for where one is not known: all of them are its own.
+    pub own_process: bool,
+    /// Told of what others read.
+    pub others: Option<Sender<Extent>>,
 }
 
 /// A recording in progress: tracing is on. Dropped, it undoes all it set.
@@ -88,6 +102,8 @@ pub struct Finished {
     pub undone: Result<()>,
     /// Why it does not begin with the boot, where it should have.
     pub no_boot_ring: Option<Error>,
+    /// What others asked for.
+    pub foreign: Requests,
 }
 
 /// Turns events into touches.
@@ -95,9 +111,39 @@ pub struct Finished {
 struct Intake {
     log: TouchLog,
     own_threads: Vec<u32>,
+    own_process: bool,
+    /// Threads that were asked for, and whether they are ours: one that has ended cannot be asked for.
+    asked: HashMap<u32, bool>,
     own_in_flight: HashSet<u64>,
     own: u64,
+    others: Option<Sender<Extent>>,
+    own_requests: Requests,
+    foreign: Requests,
     last_ns: u64,
+}
+
+/// What one side asked the disk for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// Requests that read, and their bytes.
+    pub reads: u64,
+    pub bytes_read: u64,
+    /// Requests that write, and their bytes.
+    pub writes: u64,
+    pub bytes_written: u64,
+}
+
+impl Requests {
+    fn add(&mut self, extent: Extent, flags: Flags) {
+        let bytes = extent.sectors() * SECTOR_BYTES;
+        let (requests, sum) = match flags.has(Flags::READ) {
+            true => (&mut self.reads, &mut self.bytes_read),
+            false if flags.has(Flags::WRITE) => (&mut self.writes, &mut self.bytes_written),
+            false => return,
+        };
+        *requests += 1;
+        *sum += bytes;
+    }
 }
 
 impl Intake {
@@ -108,12 +154,28 @@ impl Intake {
         }
     }
 
+    fn is_own(&mut self, thread: u32) -> bool {
+        if self.own_threads.contains(&thread) {
+            return true;
+        }
+        if !self.own_process {
+            return false;
+        }
+        if self.asked.len() >= ASKED_MAX {
+            self.asked.clear();
+        }
+        *self.asked.entry(thread).or_insert_with(|| is_own_thread(thread))
+    }
+
     fn event(&mut self, event: &Event) {
         let time_us = event.time_ns / 1_000;
         match event.what {
-            What::Issue if self.own_threads.contains(&event.pid) => {
+            What::Issue if self.is_own(event.pid) => {
                 self.own += 1;
-                Extent::at(event.sector, event.sectors.into()).into_iter().for_each(|own| self.log.own(own));
+                if let Some(own) = Extent::at(event.sector, event.sectors.into()) {
+                    self.log.own(own);
+                    self.own_requests.add(own, event.flags);
+                }
                 if self.own_in_flight.len() < OWN_MAX {
                     self.own_in_flight.insert(event.sector);
                 }
@@ -121,7 +183,13 @@ impl Intake {
             }
             What::Complete if self.own_in_flight.remove(&event.sector) => return,
             What::Issue => match Extent::at(event.sector, event.sectors.into()) {
-                Some(extent) => self.log.issue(time_us, extent, event.flags, &event.process()),
+                Some(extent) => {
+                    self.log.issue(time_us, extent, event.flags, &event.process());
+                    self.foreign.add(extent, event.flags);
+                    let reads = event.flags.has(Flags::READ);
+                    // Where nobody takes them any more, they are of no use.
+                    self.others.iter().filter(|_| reads).for_each(|others| _ = others.try_send(extent));
+                }
                 // A flush has no sectors; it shows that the disk is in use all the same.
                 None => self.log.events += 1,
             },
@@ -150,10 +218,20 @@ struct Opened {
     no_boot_ring: Option<Error>,
 }
 
+/// The instance of a device that one process leaves to the next.
+fn lasting_name(device: u32) -> String {
+    format!("ebs-prewarm-watch-{}-{}", device >> 20, device & ((1 << 20) - 1))
+}
+
+/// Whether a process has left tracing on for a device.
+pub fn is_left_on(root: &Path, device: u32) -> bool {
+    tracefs::find(root).is_ok_and(|tracefs| tracefs.join("instances").join(lasting_name(device)).is_dir())
+}
+
 /// The boot's ring where it is asked for, or else an instance of our own. A reference boot happens once: where its
 /// beginning was not traced, the rest is recorded all the same, and the caller learns why.
 fn open(root: &Path, tracefs: &Path, options: &Options) -> Result<Opened> {
-    let mut no_boot_ring = None;
+    let (mut no_boot_ring, mut lock) = (None, None);
     if options.boot_ring {
         let taken = boot::find(tracefs).and_then(|boot::BootRing { instance, lock }| {
             Ok((rings::take_over(&instance, options.device)?, instance, lock))
@@ -168,16 +246,36 @@ fn open(root: &Path, tracefs: &Path, options: &Options) -> Result<Opened> {
             }
         }
     }
-    let instance = Instance::create(root, tracefs)?;
+    let (instance, is_on) = match options.lasting {
+        true => Instance::lasting(tracefs, &lasting_name(options.device))?,
+        false => (Instance::create(root, tracefs)?, false),
+    };
+    if options.lasting {
+        match wait::lock_dir(&instance.path("")) {
+            Ok(file) => lock = Some(file),
+            Err(cause) => {
+                let shown = instance.path("").display().to_string();
+                // It is another's.
+                instance.leave();
+                return Err(Error::failed(format!("failed to lock trace instance `{shown}`"))
+                    .because(cause)
+                    .hint("another process listens to this disk; wait for its end"));
+            }
+        }
+    }
+    if is_on {
+        let rings = rings::take_over(&instance, options.device)?;
+        return Ok(Opened { rings, instance, lock, no_boot_ring });
+    }
     let rings = rings::set_up(&instance, options.device, options.ring_bytes)?;
     instance.write("tracing_on", "1")?;
-    Ok(Opened { rings, instance, lock: None, no_boot_ring })
+    Ok(Opened { rings, instance, lock, no_boot_ring })
 }
 
 impl Session {
     /// Switches tracing on, or takes over what the boot switched on. Signals should be held by then, so that none ends the process with it on.
     pub fn start(root: &Path, options: &Options) -> Result<Session> {
-        let tracefs = tracefs::find(root)?;
+        let tracefs = if options.lasting { tracefs::find_or_mount(root)? } else { tracefs::find(root)? };
         for name in tracefs::remove_leftovers(root, &tracefs) {
             tracing::warn!("removed trace instance `{name}`: the run that made it was killed");
         }
@@ -190,8 +288,13 @@ impl Session {
         };
         let Opened { rings, instance, lock, no_boot_ring } = open(root, &tracefs, options)?;
         let began_ns = wait::now_ns();
-        let intake =
-            Intake { own_threads: options.own_threads.clone(), last_ns: began_ns, ..Intake::default() };
+        let intake = Intake {
+            own_threads: options.own_threads.clone(),
+            own_process: options.own_process,
+            others: options.others.clone(),
+            last_ns: began_ns,
+            ..Intake::default()
+        };
         let from_boot = options.boot_ring && no_boot_ring.is_none();
         let mut session = Session {
             rings,
@@ -262,6 +365,24 @@ impl Session {
         }
     }
 
+    /// The stages of the boot are asked for at the end.
+    pub fn ask_for_stages(&mut self) {
+        self.is_boot = true;
+    }
+
+    /// Takes what is there by now, and leaves tracing on for whoever goes on. What was lost is for that one to ask.
+    pub fn leave(mut self) -> Result<Watched> {
+        // Before it is the time of the end: what comes after is for the next.
+        self.header.until_us = wait::now_ns() / 1_000;
+        let drained = self.rings.drain_to_the_end(wait::now_ns, |drained| self.intake.take(drained));
+        self.header.own = self.intake.own;
+        drop(self.rings);
+        self.instance.leave();
+        drained?;
+        let (own, foreign) = (self.intake.own_requests, self.intake.foreign);
+        Ok(Watched { recording: self.intake.log.finish(self.header), own, foreign })
+    }
+
     /// Switches tracing off, takes what is left, undoes what was set.
     pub fn finish(mut self) -> Result<Finished> {
         self.instance.stop()?;
@@ -281,8 +402,9 @@ impl Session {
                 Err(error) => tracing::warn!("{}; all is of stage `ready`", error.full_text()),
             }
         }
+        let foreign = self.intake.foreign;
         let recording = self.intake.log.finish(self.header);
-        Ok(Finished { recording, undone, no_boot_ring: self.no_boot_ring })
+        Ok(Finished { recording, undone, no_boot_ring: self.no_boot_ring, foreign })
     }
 }
 

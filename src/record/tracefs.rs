@@ -3,6 +3,7 @@
 //! Holds: nothing outside is altered; it is undone however the run ends, and a private instance that a killed
 //! run left is removed by the next. The root of `/proc` and of the mount is an argument.
 
+use super::wait;
 use crate::error::{Context, Error, Result};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -36,6 +37,20 @@ pub fn find(root: &Path) -> Result<PathBuf> {
             Error::failed(format!("failed to find tracefs: `{}` lists no mount of it", mounts.display()))
                 .hint("mount it as root: mount -t tracefs tracefs /sys/kernel/tracing")
         })
+}
+
+/// [`find`]; where nobody has mounted it, as in an initramfs, it is mounted in its place.
+pub fn find_or_mount(root: &Path) -> Result<PathBuf> {
+    find(root).or_else(|error| {
+        let place = root.join("sys/kernel/tracing");
+        match wait::mount_tracefs(&place) {
+            Ok(()) => find(root),
+            Err(cause) => {
+                tracing::info!("failed to mount tracefs at `{}`: {cause}", place.display());
+                Err(error)
+            }
+        }
+    })
 }
 
 /// A directory that may not be looked into is there all the same; making an instance will say why not.
@@ -118,6 +133,25 @@ impl Instance {
         let instance = Instance { dir, is_top: false, undone: false };
         instance.write("tracing_on", "0")?;
         Ok(instance)
+    }
+
+    /// Makes one under a name that outlives the process, or takes over the one that is there; whether it was there.
+    pub fn lasting(tracefs: &Path, name: &str) -> Result<(Instance, bool)> {
+        let dir = tracefs.join("instances").join(name);
+        match fs::create_dir(&dir) {
+            Ok(()) => {
+                let instance = Instance { dir, is_top: false, undone: false };
+                instance.write("tracing_on", "0")?;
+                Ok((instance, false))
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok((Instance::adopt(dir), true)),
+            Err(cause) => Err(refused("make trace instance", &dir, cause)),
+        }
+    }
+
+    /// Leaves it as it is, tracing on: somebody else goes on with it.
+    pub fn leave(mut self) {
+        self.undone = true;
     }
 
     /// One that is there; it is taken over, and undone like one of our own.

@@ -4,8 +4,10 @@
 //! All `unsafe` of this room is here.
 
 use crate::error::{Context, Result};
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -20,6 +22,18 @@ pub fn now_ns() -> u64 {
     // SAFETY: the kernel writes one timespec to a live timespec; this clock exists on every kernel.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
+}
+
+/// Mounts tracefs.
+pub fn mount_tracefs(place: &Path) -> io::Result<()> {
+    let place = CString::new(place.as_os_str().as_bytes())?;
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC | libc::MS_RELATIME;
+    let name = c"tracefs".as_ptr();
+    // SAFETY: three strings with their final zero that live through the call, and no data.
+    match unsafe { libc::mount(name, place.as_ptr(), name, flags, std::ptr::null()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Locks a directory for as long as the file is open; fails at once where another has it.

@@ -106,6 +106,18 @@ impl TouchLog {
         Recording { header, processes: self.processes, touches: self.touches, own }
     }
 
+    /// Touches that were recorded before, in order of time after those that are here.
+    fn replay(&mut self, recording: &Recording) {
+        for touch in recording.touches() {
+            let process = recording.processes.get(usize::from(touch.process)).map_or("?", String::as_str);
+            self.issue(touch.time_us, touch.extent, touch.flags, process);
+            if let Some(latency_us) = touch.latency_us {
+                self.complete(touch.time_us + u64::from(latency_us), touch.extent.start());
+            }
+        }
+        recording.own.iter().for_each(|extent| self.own(*extent));
+    }
+
     fn process_id(&mut self, name: &str) -> u16 {
         if let Some(&id) = self.process_ids.get(name) {
             return id;
@@ -120,6 +132,21 @@ impl TouchLog {
         self.process_ids.insert(name.into(), id);
         id
     }
+}
+
+/// Two recordings of one boot as one, of which the second goes on where the first ended. What was lost is the second's to
+/// say: it asks the same rings.
+pub fn joined(first: &Recording, second: Recording) -> Recording {
+    let mut log = TouchLog::new();
+    log.replay(first);
+    log.replay(&second);
+    let events = first.header.events + second.header.events;
+    let overflowed = log.overflowed + first.header.overflowed + second.header.overflowed;
+    let header =
+        Header { from_us: first.header.from_us, own: first.header.own + second.header.own, ..second.header };
+    let mut recording = log.finish(header);
+    (recording.header.events, recording.header.overflowed) = (events, overflowed);
+    recording
 }
 
 #[cfg(test)]
@@ -213,6 +240,32 @@ mod tests {
         }
         assert_eq!(log.len(), 100_000);
         assert!(log.in_flight.is_empty());
+    }
+
+    #[test]
+    fn a_boot_that_was_recorded_in_two_parts_is_the_same_as_in_one() {
+        let requests =
+            [(10, at(0, 8), "a"), (20, at(4, 8), "b"), (30, at(100, 8), "a"), (40, at(2, 104), "c")];
+        let record = |requests: &[(u64, Extent, &str)], from_us| {
+            let mut log = TouchLog::new();
+            for (time_us, extent, process) in requests {
+                log.issue(*time_us, *extent, Flags::READ, process);
+                log.complete(time_us + 5, extent.start());
+            }
+            log.finish(Header { from_us, until_us: from_us + 20, ..Header::default() })
+        };
+        let whole = record(&requests, 5);
+        for cut in 0..=requests.len() {
+            let (first, second) = (record(&requests[..cut], 5), record(&requests[cut..], 6));
+            let joined = joined(&first, second);
+            let shown = |recording: &Recording| {
+                let name = |touch: Touch| recording.processes[usize::from(touch.process)].clone();
+                let touches = recording.touches().map(|touch| (touch.extent, touch.time_us, name(touch)));
+                touches.collect::<Vec<_>>()
+            };
+            assert_eq!(shown(&joined), shown(&whole), "cut at {cut}");
+            assert_eq!((joined.header.events, joined.header.from_us), (8, 5));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub mod import;
 mod log;
 mod summary;
 
-pub use log::TouchLog;
+pub use log::{TouchLog, joined};
 pub use summary::{Stall, Summary};
 
 use crate::extent::Extent;

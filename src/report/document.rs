@@ -1,6 +1,6 @@
 //! A report as a file: JSON for programs, Markdown or a page for people.
 
-use super::{BenchReport, ProbeReport, WarmReport};
+use super::{BenchReport, EffectReport, ProbeReport, WarmReport};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
 use std::io::{self, Write};
@@ -72,6 +72,25 @@ impl Document for BenchReport {
 
     fn has(form: Form) -> bool {
         form == Form::Json || cfg!(feature = "report")
+    }
+}
+
+impl Document for EffectReport {
+    #[cfg(feature = "report")]
+    fn drawn(&self, form: Form) -> Option<String> {
+        match form {
+            Form::Json | Form::Markdown => None,
+            Form::Page => Some(super::page::effect_page(self)),
+        }
+    }
+
+    #[cfg(not(feature = "report"))]
+    fn drawn(&self, _: Form) -> Option<String> {
+        None
+    }
+
+    fn has(form: Form) -> bool {
+        form == Form::Json || (form == Form::Page && cfg!(feature = "report"))
     }
 }
 

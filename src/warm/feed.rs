@@ -26,6 +26,9 @@ pub struct Control {
     pub pause: AtomicBool,
 }
 
+/// When a read of the plan was submitted, and when it ended, on the source's clock.
+pub type Times = Vec<Option<(u64, u64)>>;
+
 /// What was left out, and how long it was held back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Skipped {
@@ -103,6 +106,8 @@ pub struct WarmFeed<'a> {
     /// By index of the stage.
     settled: Vec<Settled>,
     stage_ended: bool,
+    /// By number of the read, where they are wanted.
+    times: Option<Times>,
 }
 
 impl<'a> WarmFeed<'a> {
@@ -140,7 +145,23 @@ impl<'a> WarmFeed<'a> {
             skipped: Skipped::default(),
             settled: vec![Settled::default(); plan.stages().len()],
             stage_ended: false,
+            times: None,
         }
+    }
+
+    /// Keeps the time of each read of the plan.
+    pub fn keep_times(&mut self) {
+        self.times = Some(vec![None; self.total as usize]);
+    }
+
+    /// The times that were kept.
+    pub fn times(&mut self) -> Option<Times> {
+        self.times.take()
+    }
+
+    fn time(&mut self, number: u64, latency_ns: u64, at_ns: u64) {
+        let place = self.times.as_mut().and_then(|times| times.get_mut(number as usize));
+        place.into_iter().for_each(|place| *place = Some((at_ns.saturating_sub(latency_ns), at_ns)));
     }
 
     /// What was left out.
@@ -337,19 +358,21 @@ impl Feed for &mut WarmFeed<'_> {
         Some(self.total - self.next)
     }
 
-    fn done(&mut self, number: u64, latency_ns: u64, _at_ns: u64) {
+    fn done(&mut self, number: u64, latency_ns: u64, at_ns: u64) {
         let Some(work) = self.under_way.remove(&number) else { return };
         self.ended(&work);
         match work {
             Work::Again => self.warmth.on_again(Some(latency_ns)),
             Work::Planned(planned, read) => {
                 self.journal.set(planned);
+                self.time(planned, latency_ns, at_ns);
                 self.warmth.on_first(read, latency_ns);
                 self.settle(read, |settled| settled.done += 1);
             }
             Work::Spread => self.warmth.on_spread(Some(latency_ns)),
             Work::PutOff(planned, read) => {
                 self.journal.set(planned);
+                self.time(planned, latency_ns, at_ns);
                 self.settle(read, |settled| {
                     settled.failed -= 1;
                     settled.done += 1;

@@ -17,7 +17,7 @@ mod warmth;
 
 pub use feed::Control;
 pub use report::verdict;
-pub use run::{Hooks, warm};
+pub use run::{Hooks, Timed, warm};
 
 use crate::device::Device;
 use crate::error::{Error, Result};

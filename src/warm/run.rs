@@ -10,7 +10,7 @@ use crate::engine::{
 };
 use crate::error::{Context, Error, Result};
 use crate::extent::Extent;
-use crate::plan::{Mode, Plan, REST};
+use crate::plan::{Mode, Plan, PlannedRead, REST};
 use crate::process;
 use crate::report::WarmReport;
 use crate::units::{SECTOR_BYTES, as_ns, as_s};
@@ -39,7 +39,19 @@ pub struct Hooks<'a> {
     pub budget: Option<Share>,
     /// Who looks on.
     pub progress: &'a mut dyn Progress,
+    /// When each read of the stages was made, where somebody wants to know.
+    pub timed: Option<&'a mut Vec<Timed>>,
 }
+
+/// A read of a stage. Times are microseconds since the kernel started; `None` where it was not made by this run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timed {
+    pub read: PlannedRead,
+    pub submitted_us_ended_us: Option<(u64, u64)>,
+}
+
+/// Reads of which the times are kept at the most, 24 MB of them: volumes of 512 GiB.
+const TIMED_MAX: u64 = 1 << 20;
 
 /// Warms, and says what came of it. An error means that nothing was read; what went wrong later is in the report.
 pub fn warm<'a>(bound: &'a Bound, options: &'a Options, hooks: Hooks<'a>) -> Result<WarmReport> {
@@ -243,11 +255,21 @@ impl Run<'_> {
             is_cold: device.number().is_none(),
         };
         let mut feed = WarmFeed::new(plan, journal, surroundings, idle);
+        let of_stages = plan.stages().iter().all(|stage| stage.name != REST);
+        if self.hooks.timed.is_some() && of_stages && plan.totals().reads <= TIMED_MAX {
+            feed.keep_times();
+        }
         let (stop, progress) = (self.hooks.stop, &mut *self.hooks.progress);
         let mut outcome = engine::run(&mut *source, &mut feed, engine_options, stop, progress);
-        let (skipped, looked_into) = (feed.skipped(), feed.looked_into());
+        let (skipped, looked_into, times) = (feed.skipped(), feed.looked_into(), feed.times());
         let left = outcome.left.iter().copied().chain(feed.left_over()).filter(|_| !skipped.warm);
         let cells_left = plan.cells_of(left, report::cell_units(plan));
+        if let Some((timed, times)) = self.hooks.timed.as_mut().zip(times) {
+            let since_ns = |at_ns: u64| (uptime_ns + at_ns.saturating_sub(now_ns)) / 1_000;
+            let of = |(submitted_ns, ended_ns)| (since_ns(submitted_ns), since_ns(ended_ns));
+            let all = plan.reads().zip(times);
+            timed.extend(all.map(|(read, at)| Timed { read, submitted_us_ended_us: at.map(of) }));
+        }
         let touched = plan.shape().mode == Mode::Touch && matches!(outcome.end, End::Complete);
         let verdict = if touched && !skipped.warm {
             let until_ns = source.now_ns().saturating_add(VERIFY_NS_MAX);

@@ -145,16 +145,17 @@ def scripts_of(variant):
     return [REPOSITORY / "scripts" / initramfs, REPOSITORY / "scripts" / "systemd"]
 
 
-def build(variant, binary):
-    """The image with the node's work and with `binary` as its /usr/sbin/ebs-prewarm."""
+def build(variant, binary, full):
+    """The image with the node's work and with `binary` as its /usr/sbin/ebs-prewarm; and the full program beside, which
+    tells what the warming did."""
     below = base(variant)
-    recipe = [RECIPE, DISK_BYTES, MODELS, IMAGES, NODE, binary, *scripts_of(variant)]
+    recipe = [RECIPE, DISK_BYTES, MODELS, IMAGES, NODE, binary, full, *scripts_of(variant)]
 
     def make(directory):
         say(f"image {variant}: the node's work on top of the base")
         root = directory / "root"
         run("cp", "-a", "--reflink=auto", below, root)
-        lay(variant, root, binary)
+        lay(variant, root, binary, full)
         kernel = sorted((root / "boot").glob("vmlinuz-*"))[-1]
         shutil.copy(kernel, directory / "vmlinuz")
         say(f"image {variant}: initramfs without ebs-prewarm")
@@ -173,7 +174,7 @@ def build(variant, binary):
     return Image(variant, path, binary, {"plain": path / "initrd.plain"})
 
 
-def lay(variant, root, binary):
+def lay(variant, root, binary, full):
     """What a platform's image build would do."""
     write = lambda path, text: (root / path).write_text(text)
     write("etc/machine-id", uuid.UUID(FS_UUID).hex + "\n")
@@ -184,6 +185,7 @@ def lay(variant, root, binary):
     for name in ("usr/local/lib/node", "etc/ebs-prewarm"):
         (root / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(binary, root / "usr/sbin/ebs-prewarm")
+    shutil.copy(full, root / "usr/local/lib/node/ebs-prewarm")
     for script in (NODE / "bin").iterdir():
         shutil.copy(script, root / "usr/local/lib/node" / script.name)
     units = [*(NODE / "units").iterdir(), *(REPOSITORY / "scripts/systemd").glob("*.service")]
@@ -193,6 +195,12 @@ def lay(variant, root, binary):
     drop_in = root / "etc/systemd/system/ebs-prewarm-record.service.d/node.conf"
     drop_in.parent.mkdir()
     drop_in.write_text("[Service]\nEnvironment=UNTIL=node-ready.service\n")
+    watched = root / "etc/systemd/system/ebs-prewarm-effect.service.d/node.conf"
+    watched.parent.mkdir(parents=True, exist_ok=True)
+    watched.write_text(
+        drop_in.read_text() + "ExecStart=\nExecStart=/usr/local/lib/node/ebs-prewarm --log info effect --until-unit ${UNTIL} "
+        "--for 15min --journal /run/ebs-prewarm --report /run/ebs-prewarm/effect.json --recording /run/ebs-prewarm/effect.rec\n"
+    )
     # Boots that warm the rest do it at once: the hardest for what is to stand back.
     drop_in = root / "etc/systemd/system/ebs-prewarm-rest.service.d/node.conf"
     drop_in.parent.mkdir()
@@ -203,7 +211,7 @@ def lay(variant, root, binary):
         "--stamp /var/lib/ebs-prewarm --report /run/ebs-prewarm/rest.json\n"
     )
     enabled = sorted(unit.name for unit in (NODE / "units").iterdir() if "@" not in unit.name)
-    enabled += ["ebs-prewarm.service", "ebs-prewarm-record.service"]
+    enabled += ["ebs-prewarm.service", "ebs-prewarm-record.service", "ebs-prewarm-effect.service"]
     enabled += [f"node-check@{number}.service" for number in range(1, 5)]
     # Without a network and for minutes only; and the console is the lab's.
     masked = [

@@ -23,8 +23,9 @@ OFF = "ebs_prewarm=off"
 WORDS = {
     "warm": [OFF], "cold": [OFF], "recorded": reference.BOOT_RING, "fio": ["node.fio", OFF],
     "ebs-prewarm": [], "history": [], "address": [], "rest": ["systemd.wants=ebs-prewarm-rest.service"],
+    "watch": ["ebs_prewarm=watch"],
 }
-ORDERS = {"ebs-prewarm": "stall", "history": "history", "address": "address", "rest": "stall"}
+ORDERS = {"ebs-prewarm": "stall", "history": "history", "address": "address", "rest": "stall", "watch": "stall"}
 MODES = ("warm", "cold", "fio", "ebs-prewarm")
 QUICK = ("warm", "cold", "ebs-prewarm")
 ROUNDS_ON_DOUBT = 3
@@ -65,7 +66,7 @@ class Lab:
         self.output = options.output.resolve()
         self.output.mkdir(parents=True, exist_ok=True)
         self.host, self.static = binaries()
-        self.image = image.build(options.variant, self.static)
+        self.image = image.build(options.variant, self.static, self.host)
 
     def boot(self, name, initrd, words, seed, sets=(), disk=None, device="nvme"):
         """One boot; its files are kept in a folder of its name."""
@@ -103,6 +104,23 @@ def rest_of(boot):
     again = again and {"end": again["end"], "reads": again["totals"]["reads"] + again["totals"]["extra_reads"]}
     say(f"  rest: {first['end']}, {json.dumps(kept)}; once more: {json.dumps(again)}")
     return {"end": first["end"], **kept, "again": again}
+
+
+def effect_of(lab, name, boot):
+    """What the warming says that it did for the boot, held against what the emulator saw: its list of units is that of the
+    boot and of the warming."""
+    effect, recording = boot.json("ebs-prewarm/effect.json"), lab.output / "boots" / name / "ebs-prewarm/effect.rec"
+    if not effect:
+        return None
+    stats = lab.output / "boots" / name / "stats.json"
+    compared = json.loads(run(lab.host, "--json", "lab", "compare", stats, recording))
+    states = {state: effect["totals"][state] for state in ("units", "before", "late", "after", "never", "left")}
+    said = {**states, "missed": effect["missed_units"], "avoided_s": round(effect["stall_avoided_s"], 3),
+            "suffered_s": round(effect["stall_suffered_s"], 3), "lost": effect["lost"]}
+    truth = {"touched": compared["touched"], "before_it_saw": compared["before"], "by_the_boot": compared["recorded"],
+             "by_the_warming_alone": compared["own"], "missing": len(compared["missing"]), "extra": len(compared["extra"])}
+    say(f"  effect: {json.dumps(said)}; the emulator: {json.dumps(truth)}")
+    return {"said": said, "emulator": truth}
 
 
 def told(report):
@@ -156,6 +174,7 @@ def measure(lab, modes, initrds):
             boots.append({"round": number + 1, "mode": mode, "ready_s": boot.ready_s, "why": boot.why,
                           "fetched_units": len(boot.stats["touched"]), "counters": boot.stats["counters"],
                           "warmed": figures.warmed(report_of(boot)), "rest": rest_of(boot),
+                          "effect": effect_of(lab, f"round-{number + 1}-{mode}", boot),
                           "touched": [touch["unit"] for touch in boot.stats["touched"]]})
             save(lab, {"boots": boots})
     return times, boots

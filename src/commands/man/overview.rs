@@ -52,6 +52,11 @@ pub const FILES: &[(&str, &str)] = &[
         "The report of ebs-prewarm.service, which warms where the initramfs did not.",
     ),
     (
+        "/run/ebs-prewarm/effect.json",
+        "What the warming did for the boot, by ebs-prewarm-effect.service where ebs_prewarm=watch was given; effect.rec \
+         beside it is what the boot read, effect.prom are metrics.",
+    ),
+    (
         "/run/ebs-prewarm/rest.json",
         "The report of ebs-prewarm-rest.service, which an administrator enables: after the profile it warms what the \
          mounted filesystems have allocated, beside what the system does.",
@@ -78,6 +83,11 @@ pub const KERNEL_PARAMETERS: &[(&str, &str)] = &[
         "ebs_prewarm=record",
         "This is a reference boot: nothing is warmed, and ebs-prewarm-record.service records it, unless there is a \
          recording already.",
+    ),
+    (
+        "ebs_prewarm=watch",
+        "The warmer in the initramfs listens to the boot's own requests, and ebs-prewarm-effect.service tells what it did \
+         for the boot.",
     ),
     (
         "trace_event=block:block_rq_issue,block:block_rq_complete",

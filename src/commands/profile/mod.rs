@@ -3,6 +3,7 @@
 mod build;
 mod check;
 mod compile;
+mod fold;
 mod import;
 mod paths;
 mod seal;
@@ -44,6 +45,7 @@ enum Verb {
     Check(check::Args),
     Seal(seal::Args),
     Compile(compile::Args),
+    Fold(fold::Args),
     Import(import::Args),
 }
 
@@ -56,6 +58,7 @@ pub fn run(args: Args, output: Output) -> Result<()> {
         Verb::Check(args) => check::run(args, output),
         Verb::Seal(args) => seal::run(args, output),
         Verb::Compile(args) => compile::run(args, output),
+        Verb::Fold(args) => fold::run(args, output),
         Verb::Import(args) => import::run(args, output),
     }
 }

@@ -4,6 +4,7 @@
 //! colour alone. Not here: files, and how anything was measured.
 
 mod bench;
+mod effect;
 mod html;
 mod latency;
 mod map;
@@ -15,6 +16,7 @@ mod warm;
 
 pub(super) use bench::evidence;
 pub use bench::page as bench_page;
+pub use effect::page as effect_page;
 pub(super) use parts::dollars;
 pub(super) use svg::{count, span, us};
 pub use warm::page as warm_page;

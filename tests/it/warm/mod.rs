@@ -6,6 +6,8 @@
 #[cfg(feature = "control")]
 mod daemon;
 mod devices;
+#[cfg(feature = "report")]
+mod effect;
 mod faults;
 mod good;
 #[cfg(feature = "control")]

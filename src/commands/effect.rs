@@ -1,0 +1,138 @@
+//! `effect`: what a warming did for the boot that it ran beside.
+
+use super::common::{check_form, first_error, parsed, write_report};
+use super::output::{Output, tell};
+use super::record::{find_disk, identity};
+use super::watch::{Place, share};
+use crate::effect;
+use crate::error::{Error, Result};
+use crate::files::{check_writable, replace_readable, write_atomically};
+use crate::process;
+use crate::record::{Options, Session, Signals, Stops, is_left_on};
+use crate::recording::{Recording, format, joined};
+use crate::report::{EffectReport, Share};
+use crate::units::parse_duration;
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Tell what a warming with --watch did for this boot: unit by unit, who was first; what was spared; what was missed
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ebs-prewarm effect
+  ebs-prewarm effect --until-unit node-ready.service --report effect.html --metrics /var/lib/node_exporter/effect.prom
+  ebs-prewarm effect --recording boot.rec && ebs-prewarm profile fold -o web-2.yaml web.yaml boot.rec
+
+It takes over the trace that the warming has left on, and switches it off: it can be asked once a boot.")]
+pub struct EffectArgs {
+    /// Block device, or `auto` for the disk that carries /
+    #[arg(long, default_value = "auto")]
+    pub device: PathBuf,
+    /// The directory that was given to the warming
+    #[arg(long, value_name = "DIR", default_value = "/run/ebs-prewarm")]
+    pub journal: PathBuf,
+    /// Listen on until this systemd unit is active: then the boot is over
+    #[arg(long, value_name = "UNIT")]
+    pub until_unit: Option<String>,
+    /// Listen no longer than this
+    #[arg(long = "for", value_parser = parsed(parse_duration), value_name = "TIME")]
+    pub after: Option<Duration>,
+    /// Write it to a file: a page to look at where its name ends in .html, else JSON
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Write what the boot read as a recording, for `profile fold`
+    #[arg(long, value_name = "FILE.rec")]
+    pub recording: Option<PathBuf>,
+    /// Write metrics to this file, for the textfile collector of node_exporter
+    #[arg(long, value_name = "FILE.prom")]
+    pub metrics: Option<PathBuf>,
+}
+
+/// A warming that still goes on is waited for so long, where no time is given.
+const WAIT: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Listens, counts, tells.
+pub fn run(args: EffectArgs, output: Output) -> Result<()> {
+    let root = Path::new("/");
+    if let Some(report) = &args.report {
+        check_form::<EffectReport>(report)?;
+    }
+    for path in [&args.report, &args.recording, &args.metrics].into_iter().flatten() {
+        check_writable(path)?;
+    }
+    let disk = find_disk(root, &args.device)?;
+    let place = Place::new(&args.journal, disk.number.kernel());
+    if !is_left_on(root, disk.number.kernel()) {
+        let shown = disk.path.display();
+        return Err(Error::failed(format!(
+            "failed to find a trace of this boot on `{shown}`: none was left on"
+        ))
+        .hint("warm with --watch and --journal; what it leaves on can be asked for once"));
+    }
+    let signals = Signals::hold()?;
+    let mut session = open(root, &args, disk.number.kernel())?;
+    session.ask_for_stages();
+    let stops = Stops {
+        after: Some(args.after.unwrap_or(if args.until_unit.is_some() {
+            Duration::MAX
+        } else {
+            Duration::ZERO
+        })),
+        until_unit: args.until_unit.clone(),
+        ..Stops::default()
+    };
+    let stopped = session.run(&stops, &signals, None)?;
+    if args.until_unit.is_some() {
+        tell(format_args!("{stopped}"));
+    }
+    let finished = session.finish()?;
+    let (mut warmed, first) = place.read()?;
+    check_boot(&first, &finished.recording)?;
+    let mut boot = joined(&first, finished.recording);
+    boot.header.device = disk.path.display().to_string();
+    if let Some(path) = &args.recording {
+        // Only for this: recognising the volume reads from it.
+        boot.header.volume = Some(identity(root, &disk, &boot));
+        write_atomically(path, &format::encode(&boot))?;
+    }
+    warmed.boot = plus(warmed.boot, share(finished.foreign, process::machine_cpu_s(root).unwrap_or(0.0)));
+    let report = effect::of(&warmed, &boot);
+    tracing::info!("{}", report.line());
+    let written = args.report.as_deref().map_or(Ok(()), |path| write_report(path, &report));
+    let metrics = args.metrics.as_deref();
+    let metrics = metrics.map_or(Ok(()), |path| replace_readable(path, report.metrics().as_bytes()));
+    first_error([finished.undone, written, metrics, output.print(&report, EffectReport::text)])
+}
+
+/// Takes the trace over, as soon as the warming lets go of it.
+fn open(root: &Path, args: &EffectArgs, device: u32) -> Result<Session> {
+    let own_threads = vec![std::process::id()];
+    let options = Options { device, own_threads, own_process: true, lasting: true, ..Options::default() };
+    let until = Instant::now() + args.after.unwrap_or(WAIT);
+    loop {
+        match Session::start(root, &options) {
+            Err(error) if Instant::now() >= until => return Err(error),
+            Err(_) => std::thread::sleep(PAUSE),
+            Ok(session) => return Ok(session),
+        }
+    }
+}
+
+fn check_boot(first: &Recording, second: &Recording) -> Result<()> {
+    if first.header.boot_id == second.header.boot_id {
+        return Ok(());
+    }
+    Err(Error::failed("failed to join what was seen of this boot: what the warming left is of another boot")
+        .hint("keep the journal below /run, which a reboot forgets"))
+}
+
+fn plus(one: Share, other: Share) -> Share {
+    Share {
+        reads: one.reads + other.reads,
+        bytes_read: one.bytes_read + other.bytes_read,
+        writes: one.writes + other.writes,
+        bytes_written: one.bytes_written + other.bytes_written,
+        cpu_s: one.cpu_s + other.cpu_s,
+    }
+}

@@ -1,0 +1,413 @@
+//! What a warming did for the boot that it ran beside: unit by unit, who was first. Pure.
+//!
+//! Holds: each planned unit is counted in one state; what was not seen is not claimed. Not here: how the boot's requests
+//! came to be known ([`crate::record`]).
+
+use crate::error::{Error, Result};
+use crate::extent::Extent;
+use crate::recording::{Flags, Recording, Touch};
+use crate::report::{EffectReport, Missed, Share, StageEffect};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Version of [`Warmed`]; another is refused.
+pub const SCHEMA: u32 = 1;
+/// Of a read that is believed; the longest that is planned is a quarter of a MiB.
+const READ_SECTORS_MAX: u32 = 1 << 17;
+/// Of a file that is believed.
+pub const WARMED_BYTES_MAX: u64 = 128 << 20;
+/// Extents that are listed.
+pub const MISSED_MAX: usize = 65_536;
+/// Points of a curve.
+const POINTS_MAX: usize = 120;
+/// A request that the kernel's own threads send for somebody else.
+const ON_BEHALF: &str = "kworker";
+
+/// A read of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    /// First sector and length.
+    pub start: u64,
+    pub sectors: u32,
+    /// Index of its stage.
+    pub stage: u16,
+    /// Submitted and ended, microseconds since the kernel started; `None` where it was not made.
+    pub at_us: Option<(u64, u64)>,
+}
+
+/// What a warming leaves of itself for whoever asks later.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Warmed {
+    pub schema: u32,
+    /// The boot that it ran in.
+    pub boot_id: String,
+    pub device: String,
+    pub profile: String,
+    pub unit_bytes: u64,
+    /// How it ended.
+    pub end: String,
+    /// Names of stages.
+    pub stages: Vec<String>,
+    pub reads: Vec<Read>,
+    /// Its own part.
+    pub own: Share,
+    /// What others asked for until it ended.
+    pub boot: Share,
+}
+
+impl Warmed {
+    /// From a file's bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Warmed> {
+        let fail = "failed to read what a warming left of itself";
+        let warmed: Warmed =
+            serde_json::from_slice(bytes).map_err(|error| Error::failed(fail).because(error))?;
+        let unit = warmed.unit_bytes;
+        if warmed.schema != SCHEMA {
+            return Err(Error::failed(format!("{fail}: it is of version {}", warmed.schema)));
+        }
+        if !unit.is_power_of_two() || !(4096..=1 << 30).contains(&unit) {
+            return Err(Error::failed(format!("{fail}: a unit of {unit} bytes is none")));
+        }
+        let is_sound = |read: &Read| {
+            Extent::at(read.start, u64::from(read.sectors)).is_some()
+                && read.sectors <= READ_SECTORS_MAX
+                && usize::from(read.stage) < warmed.stages.len()
+                && read.at_us.is_none_or(|(submitted, ended)| submitted <= ended)
+        };
+        if !warmed.reads.iter().all(is_sound) {
+            return Err(Error::failed(format!("{fail}: it has a read that cannot be")));
+        }
+        Ok(warmed)
+    }
+}
+
+/// A planned unit.
+#[derive(Clone, Copy, Debug)]
+struct Unit {
+    stage: u16,
+    /// First submitted, last ended.
+    at_us: Option<(u64, u64)>,
+    /// Whether each of its reads was made.
+    whole: bool,
+}
+
+/// The boot's first request for a unit.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at_us: u64,
+    latency_us: Option<u32>,
+    /// Somebody may have waited for it.
+    waits: bool,
+}
+
+/// Who was first, for each unit of the plan; and what the plan lacks.
+pub fn of(warmed: &Warmed, boot: &Recording) -> EffectReport {
+    let unit_sectors = (warmed.unit_bytes / 512).max(1);
+    let units = planned(warmed, unit_sectors);
+    let mut report = EffectReport {
+        device: warmed.device.clone(),
+        profile: warmed.profile.clone(),
+        unit_bytes: warmed.unit_bytes,
+        end: warmed.end.clone(),
+        from_s: as_s(boot.header.from_us),
+        until_s: as_s(boot.header.until_us),
+        lost: boot.header.lost(),
+        stages: warmed
+            .stages
+            .iter()
+            .map(|name| StageEffect { name: name.clone(), ..StageEffect::default() })
+            .collect(),
+        own: warmed.own,
+        boot: warmed.boot,
+        ..EffectReport::new()
+    };
+    let asked = asked(warmed, boot, &units, unit_sectors, &mut report);
+    let median_us =
+        median(units.values().filter_map(|unit| unit.at_us).map(|(submitted, ended)| ended - submitted));
+    for (number, unit) in &units {
+        count(&mut report, unit, asked.get(number), median_us);
+    }
+    report.totals = report.stages.iter().fold(StageEffect::default(), |mut sum, stage| {
+        sum.add(stage);
+        sum
+    });
+    report.warm_by =
+        curve(units.values().filter_map(|unit| unit.at_us.filter(|_| unit.whole)).map(|(_, ended)| ended));
+    report.asked_by =
+        curve(asked.iter().filter(|(unit, _)| units.contains_key(unit)).map(|(_, asked)| asked.at_us));
+    if report.lost > 0 {
+        report.notes.push(format!("{} events were lost: what they asked for is not known", report.lost));
+    }
+    report
+}
+
+fn planned(warmed: &Warmed, unit_sectors: u64) -> BTreeMap<u64, Unit> {
+    let mut units: BTreeMap<u64, Unit> = BTreeMap::new();
+    for read in &warmed.reads {
+        let Some(extent) = Extent::at(read.start, u64::from(read.sectors)) else { continue };
+        for number in extent.units(unit_sectors) {
+            let unit =
+                units.entry(number).or_insert(Unit { stage: read.stage, at_us: read.at_us, whole: true });
+            unit.whole &= read.at_us.is_some();
+            unit.at_us = match (unit.at_us, read.at_us) {
+                (Some((submitted, ended)), Some((other, later))) => {
+                    Some((submitted.min(other), ended.max(later)))
+                }
+                (one, other) => one.or(other),
+            };
+        }
+    }
+    units
+}
+
+/// The boot's first request for each unit; those that no stage has are told.
+fn asked(
+    warmed: &Warmed,
+    boot: &Recording,
+    units: &BTreeMap<u64, Unit>,
+    unit_sectors: u64,
+    report: &mut EffectReport,
+) -> BTreeMap<u64, Asked> {
+    let own: HashMap<u64, &Read> = warmed.reads.iter().map(|read| (read.start, read)).collect();
+    let (mut asked, mut missed): (BTreeMap<u64, Asked>, BTreeSet<u64>) = Default::default();
+    for touch in boot.touches() {
+        let process = boot.processes.get(usize::from(touch.process)).map_or("", String::as_str);
+        if is_ours(&own, &touch, process) {
+            continue;
+        }
+        let waits = touch.flags.has(Flags::READ) && !touch.flags.has(Flags::READ_AHEAD);
+        let mut is_missed = false;
+        for unit in touch.extent.units(unit_sectors) {
+            let place = Extent::at(unit * unit_sectors, unit_sectors);
+            // What is written whole waits for nothing.
+            if !touch.flags.has(Flags::READ) && place.is_some_and(|place| touch.extent.contains(place)) {
+                continue;
+            }
+            if asked.contains_key(&unit) {
+                continue;
+            }
+            asked.insert(unit, Asked { at_us: touch.time_us, latency_us: touch.latency_us, waits });
+            if !units.contains_key(&unit) {
+                is_missed = true;
+                missed.insert(unit);
+                report.stall_suffered_s += waited_s(waits, touch.latency_us);
+            }
+        }
+        if is_missed && report.missed.len() < MISSED_MAX {
+            report.missed.push(Missed {
+                start_sector: touch.extent.start(),
+                sectors: touch.extent.sectors(),
+                stage: stage_at(boot, touch.time_us),
+                at_s: as_s(touch.time_us),
+                latency_us: touch.latency_us,
+                process: process.into(),
+            });
+        }
+    }
+    report.missed_units = missed.len() as u64;
+    asked
+}
+
+/// Whether it is a read of the warming's own that another thread of the kernel has sent.
+fn is_ours(own: &HashMap<u64, &Read>, touch: &Touch, process: &str) -> bool {
+    let read = own.get(&touch.extent.start()).filter(|_| process.starts_with(ON_BEHALF));
+    read.is_some_and(|read| {
+        let meanwhile =
+            read.at_us.is_some_and(|(submitted, ended)| (submitted..=ended).contains(&touch.time_us));
+        meanwhile && touch.extent.sectors() == u64::from(read.sectors)
+    })
+}
+
+fn stage_at(boot: &Recording, time_us: u64) -> String {
+    let stages = &boot.header.stages;
+    let stage = stages.iter().rfind(|mark| mark.from_us <= time_us).or(stages.first());
+    stage.map_or_else(|| "ready".into(), |mark| mark.name.clone())
+}
+
+fn count(report: &mut EffectReport, unit: &Unit, asked: Option<&Asked>, median_us: u64) {
+    let spared_s = |us: u64| as_s(us.min(median_us));
+    let (mut avoided_s, mut suffered_s) = (0.0, 0.0);
+    let Some(stage) = report.stages.get_mut(usize::from(unit.stage)) else { return };
+    stage.units += 1;
+    let made = unit.at_us.filter(|_| unit.whole);
+    match (made, asked) {
+        (Some(_), None) => stage.never += 1,
+        (None, None) => stage.left += 1,
+        (Some((submitted_us, ended_us)), Some(asked)) if submitted_us <= asked.at_us => {
+            if ended_us <= asked.at_us {
+                stage.before += 1;
+                let took_us = u64::from(asked.latency_us.unwrap_or(0));
+                avoided_s = spared_s((ended_us - submitted_us).saturating_sub(took_us));
+            } else {
+                stage.late += 1;
+                avoided_s = spared_s(asked.at_us - submitted_us);
+                suffered_s = waited_s(asked.waits, asked.latency_us);
+            }
+        }
+        (_, Some(asked)) => {
+            stage.after += 1;
+            suffered_s = waited_s(asked.waits, asked.latency_us);
+        }
+    }
+    report.stall_avoided_s += avoided_s;
+    report.stall_suffered_s += suffered_s;
+}
+
+fn waited_s(waits: bool, latency_us: Option<u32>) -> f64 {
+    latency_us.filter(|_| waits).map_or(0.0, |us| as_s(u64::from(us)))
+}
+
+fn median(values: impl Iterator<Item = u64>) -> u64 {
+    let mut values: Vec<u64> = values.collect();
+    values.sort_unstable();
+    values.get(values.len() / 2).copied().unwrap_or(0)
+}
+
+/// How many there were by when.
+fn curve(times_us: impl Iterator<Item = u64>) -> Vec<(f64, u64)> {
+    let mut times: Vec<u64> = times_us.collect();
+    times.sort_unstable();
+    let step = times.len().div_ceil(POINTS_MAX).max(1);
+    let last = times.len();
+    let points = times.iter().enumerate().map(|(at, us)| (as_s(*us), at as u64 + 1));
+    points.filter(|(_, count)| (*count as usize).is_multiple_of(step) || *count as usize == last).collect()
+}
+
+fn as_s(us: u64) -> f64 {
+    us as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::{Header, TouchLog};
+    use proptest::prelude::*;
+
+    const UNIT: u64 = 1024;
+
+    fn warmed(reads: &[(u64, Option<(u64, u64)>)]) -> Warmed {
+        let reads = reads.iter().map(|(unit, at_us)| Read {
+            start: unit * UNIT,
+            sectors: 8,
+            stage: 0,
+            at_us: *at_us,
+        });
+        Warmed {
+            schema: SCHEMA,
+            unit_bytes: 512 << 10,
+            stages: vec!["ready".into()],
+            reads: reads.collect(),
+            ..Warmed::default()
+        }
+    }
+
+    fn boot(touches: &[(u64, u64, u32, Flags, &str)]) -> Recording {
+        let mut log = TouchLog::new();
+        for (sector, time_us, latency_us, flags, process) in touches {
+            log.issue(*time_us, Extent::at(*sector, 8).unwrap(), *flags, process);
+            log.complete(time_us + u64::from(*latency_us), *sector);
+        }
+        log.finish(Header::default())
+    }
+
+    fn states(report: &EffectReport) -> [u64; 5] {
+        report.totals.by_state().map(|(_, units)| units)
+    }
+
+    #[test]
+    fn each_unit_is_told_by_who_was_first() {
+        let warmed = warmed(&[
+            (0, Some((1_000, 40_000))),
+            (1, Some((1_000, 40_000))),
+            (2, Some((50_000, 90_000))),
+            (3, Some((1_000, 40_000))),
+            (4, None),
+            (5, None),
+        ]);
+        let boot = boot(&[
+            (2 * UNIT + 16, 20_000, 35_000, Flags::READ, "init"),
+            (UNIT + 8, 30_000, 10_000, Flags::READ, "init"),
+            (0, 60_000, 500, Flags::READ, "init"),
+            (4 * UNIT, 70_000, 30_000, Flags::READ.with(Flags::READ_AHEAD), "init"),
+            (9 * UNIT, 80_000, 33_000, Flags::READ, "sh"),
+            (9 * UNIT + 64, 81_000, 32_000, Flags::READ, "sh"),
+        ]);
+        let report = of(&warmed, &boot);
+        // before, late, after (one of them never begun: left to the boot), never, left
+        assert_eq!(states(&report), [1, 1, 2, 1, 1]);
+        assert_eq!((report.missed_units, report.missed.len()), (1, 1));
+        let missed = &report.missed[0];
+        assert_eq!(
+            (missed.start_sector, missed.process.as_str(), missed.latency_us),
+            (9 * UNIT, "sh", Some(33_000))
+        );
+        // The unit that was warm: 39 ms less the 0.5 of a warm read; the late one: 29 ms.
+        assert!((report.stall_avoided_s - (0.0385 + 0.029)).abs() < 1e-9, "{}", report.stall_avoided_s);
+        // Late 10 ms, after 35 ms, missed 33 ms; nobody waits for what is read ahead.
+        assert!((report.stall_suffered_s - 0.078).abs() < 1e-9, "{}", report.stall_suffered_s);
+    }
+
+    #[test]
+    fn a_read_that_the_kernel_sends_on_our_behalf_is_not_the_boots() {
+        let warmed = warmed(&[(0, Some((1_000, 40_000))), (1, Some((1_000, 40_000)))]);
+        let boot = boot(&[
+            (0, 2_000, 38_000, Flags::READ, "kworker/0:1H"),
+            // Not the place that we read: the boot's, whoever sent it.
+            (UNIT + 8, 2_000, 38_000, Flags::READ, "kworker/0:1H"),
+        ]);
+        assert_eq!(states(&of(&warmed, &boot)), [0, 1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn what_is_written_whole_waits_for_nothing_and_what_is_written_in_part_does() {
+        let mut log = TouchLog::new();
+        log.issue(10, Extent::at(0, UNIT).unwrap(), Flags::WRITE, "a");
+        log.issue(10, Extent::at(UNIT, 8).unwrap(), Flags::WRITE, "a");
+        let report = of(&warmed(&[]), &log.finish(Header::default()));
+        assert_eq!(report.missed_units, 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_is_refused() {
+        let good = serde_json::to_vec(&warmed(&[(0, Some((1, 2)))])).unwrap();
+        assert_eq!(Warmed::parse(&good).unwrap().reads.len(), 1);
+        let bad = |change: &dyn Fn(&mut Warmed)| {
+            let mut changed = Warmed::parse(&good).unwrap();
+            change(&mut changed);
+            Warmed::parse(&serde_json::to_vec(&changed).unwrap()).unwrap_err().full_text()
+        };
+        assert!(bad(&|warmed| warmed.schema = 9).contains("version 9"));
+        assert!(bad(&|warmed| warmed.unit_bytes = 0).contains("unit of 0 bytes"));
+        assert!(bad(&|warmed| warmed.reads[0].stage = 7).contains("cannot be"));
+        assert!(bad(&|warmed| warmed.reads[0].sectors = 0).contains("cannot be"));
+        assert!(bad(&|warmed| warmed.reads[0].sectors = u32::MAX).contains("cannot be"));
+        assert!(bad(&|warmed| warmed.reads[0].at_us = Some((2, 1))).contains("cannot be"));
+        for length in 0..good.len() {
+            assert!(Warmed::parse(&good[..length]).is_err(), "{length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn each_planned_unit_is_in_one_state(
+            reads in prop::collection::btree_map(0u64..40, prop::option::of((0u64..100, 0u64..100)), 0..40),
+            touches in prop::collection::vec((0u64..60, 0u64..300, 0u32..100), 0..60),
+        ) {
+            let reads: Vec<_> = reads
+                .into_iter()
+                .map(|(unit, at)| (unit, at.map(|(submitted, took)| (submitted, submitted + took))))
+                .collect();
+            let touches: Vec<_> =
+                touches.iter().map(|(unit, at, took)| (unit * UNIT, *at, *took, Flags::READ, "p")).collect();
+            let report = of(&warmed(&reads), &boot(&touches));
+            prop_assert_eq!(states(&report).iter().sum::<u64>(), reads.len() as u64);
+            let asked: BTreeSet<u64> = touches.iter().map(|touch| touch.0 / UNIT).collect();
+            let missed = asked.iter().filter(|unit| !reads.iter().any(|(read, _)| read == *unit)).count();
+            prop_assert_eq!(report.missed_units, missed as u64);
+            let [before, late, after, never, left] = states(&report);
+            prop_assert_eq!(before + late + after + missed as u64, asked.len() as u64);
+            prop_assert_eq!(never + left, reads.len() as u64 - (before + late + after));
+        }
+    }
+}
