@@ -1,8 +1,11 @@
 //! `warm --watch`: the boot's own requests are listened to meanwhile, and what came of it is left for `effect`.
 
+#[cfg(feature = "report")]
 use super::common::read_file;
 use crate::device::Device;
-use crate::effect::{Read, SCHEMA, WARMED_BYTES_MAX, Warmed};
+#[cfg(feature = "report")]
+use crate::effect::WARMED_BYTES_MAX;
+use crate::effect::{Read, SCHEMA, Warmed};
 use crate::error::{Context, Result};
 use crate::extent::Extent;
 use crate::files::write_atomically;
@@ -14,6 +17,7 @@ use crossbeam_channel::Receiver;
 use std::path::{Path, PathBuf};
 
 /// A recording of a boot that is believed.
+#[cfg(feature = "report")]
 const RECORDING_BYTES_MAX: u64 = 256 << 20;
 
 /// Listens while a volume is warmed.
@@ -44,7 +48,8 @@ impl Place {
         self.dir.join(format!("{}.{ending}", self.disk))
     }
 
-    /// What was left; `None` for what others asked for where that was not seen.
+    /// What was left.
+    #[cfg(feature = "report")]
     pub fn read(&self) -> Result<(Warmed, Recording)> {
         let (warmed, recording) = (self.path("json"), self.path("rec"));
         let bytes = read_file(&warmed, "what a warming left", WARMED_BYTES_MAX).map_err(|error| {

@@ -4,6 +4,7 @@
 #![cfg(feature = "lab")]
 
 use crate::support::{output, require, require_root, shown};
+use crate::warm::effect::watched;
 use crate::warm::{UNIT, Volume, run};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -201,4 +202,23 @@ fn a_form_that_a_report_has_not_is_refused_before_anything_is_read() {
     run(volume.verb("probe", &format!("--report {page}")))
         .exits(2, &["this report is JSON", "name it .json"]);
     assert!(volume.hydrated().is_empty() && !Path::new(&page).exists());
+}
+
+#[test]
+fn the_page_of_an_effect_shows_who_was_first() {
+    if !require_root() || !require("chromium") {
+        return;
+    }
+    let volume = watched();
+    let page = volume.path("effect.html");
+    let line = format!("--json --journal {} --report {page}", volume.path(""));
+    let told: Value = serde_json::from_str(&run(volume.verb("effect", &line)).ok()).unwrap();
+    let measured = is_sound_everywhere(Path::new(&page));
+    let html = fs::read_to_string(&page).unwrap();
+    let sections = ["Who was first", "Ahead of the boot", "What the profile lacks"];
+    sections.iter().for_each(|section| assert!(html.contains(section), "{section}"));
+    let before = told["totals"]["before"].as_u64().unwrap();
+    let share = 100.0 * before as f64 / 23.0;
+    assert!(html.contains(&format!("{share:.1} % of what the boot asked for was warm by then")), "{told:#}");
+    assert!(measured["texts"].as_u64().unwrap() < 400, "{measured:#}");
 }

@@ -37,23 +37,29 @@ fn warming(volume: &Volume) -> Started {
     warm
 }
 
-#[test]
-fn the_boots_own_reads_are_left_to_it_and_who_was_first_is_told() {
-    if !require_root() {
-        return;
-    }
+/// A volume that was warmed while others read of it, and after.
+pub(crate) fn watched() -> Volume {
     let volume = Volume::new(100, "gp3", &["first_read=5ms"]);
     let warm = warming(&volume);
     // The boot is ahead of the warming here, however slow the machine is.
     ask(&volume, 50..60);
     warm.end().exits(0, &[]);
+    // It goes on to be seen when the warming is over.
+    assert!(is_traced(&volume));
+    ask(&volume, (0..10).chain(60..63));
+    volume
+}
+
+#[test]
+fn the_boots_own_reads_are_left_to_it_and_who_was_first_is_told() {
+    if !require_root() {
+        return;
+    }
+    let volume = watched();
     let report = volume.report();
     let (taken, reads) = (number(&report, "/totals/taken"), number(&report, "/totals/reads"));
     assert!(taken >= 1, "none was left to the boot: {report:#}");
     assert_eq!(taken + reads, 60, "{report:#}");
-    // It goes on to be seen when the warming is over.
-    assert!(is_traced(&volume));
-    ask(&volume, (0..10).chain(60..63));
     let (told, recording, metrics) =
         (volume.path("effect.json"), volume.path("boot.rec"), volume.path("m.prom"));
     let line =

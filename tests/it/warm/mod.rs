@@ -7,7 +7,7 @@
 mod daemon;
 mod devices;
 #[cfg(feature = "report")]
-mod effect;
+pub(crate) mod effect;
 mod faults;
 mod good;
 #[cfg(feature = "control")]
