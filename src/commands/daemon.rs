@@ -83,7 +83,7 @@ pub fn run(args: DaemonArgs, output: Output) -> Result<()> {
         &options,
         Box::new(move |stop, control, watch| {
             let report = verb::warmed(&args, args.instance.share(), stop, control, watch);
-            report.unwrap_or_else(|error| verb::refused(&args, &error))
+            report.unwrap_or_else(|error| verb::refused(args.what.device(), &error))
         }),
     )?;
     let report = &finished.report;

@@ -105,7 +105,17 @@ struct Volume {
     profile: Result<Profile>,
 }
 
+/// What a volume was asked for by.
+struct Asked {
+    device: PathBuf,
+    profile: PathBuf,
+}
+
 impl Volume {
+    fn asked(&self) -> Asked {
+        Asked { device: self.args.what.device().into(), profile: self.path.clone() }
+    }
+
     fn is_named(&self) -> bool {
         self.args.what.device() != Path::new(AUTO)
     }
@@ -188,8 +198,7 @@ pub fn run(args: &WarmArgs, stop: &AtomicBool, output: Output) -> Result<()> {
     let file = args.report.clone().map(ReportFile::new::<VolumesReport>);
     let volumes = volumes(args, &devices);
     // For the report of one that comes to nothing.
-    let asked: Vec<(WarmArgs, String)> =
-        volumes.iter().map(|volume| (volume.args.clone(), volume.path.display().to_string())).collect();
+    let asked: Vec<Asked> = volumes.iter().map(Volume::asked).collect();
     let (reports, errors) = match all(volumes, &args.instance, stop) {
         Ok(ended) => told(ended, &asked),
         Err(error) => (asked.iter().map(|asked| nothing(asked, &error)).collect(), vec![error]),
@@ -210,14 +219,14 @@ fn all(volumes: Vec<Volume>, instance: &InstanceArgs, stop: &AtomicBool) -> Resu
 }
 
 /// The report of each, and what went wrong, the worst first.
-fn told(ended: Vec<Result<WarmReport>>, asked: &[(WarmArgs, String)]) -> (Vec<WarmReport>, Vec<Error>) {
+fn told(ended: Vec<Result<WarmReport>>, asked: &[Asked]) -> (Vec<WarmReport>, Vec<Error>) {
     let mut errors = Vec::new();
     let reports = ended.into_iter().zip(asked).map(|(ended, asked)| match ended {
         Ok(mut report) => {
             errors.extend(verdict(&report).err());
             // One that a stamp calls warm was not looked into.
             if report.profile.is_empty() {
-                report.profile = asked.1.clone();
+                report.profile = asked.profile.display().to_string();
             }
             report
         }
@@ -228,11 +237,14 @@ fn told(ended: Vec<Result<WarmReport>>, asked: &[(WarmArgs, String)]) -> (Vec<Wa
         }
     });
     let reports = reports.collect();
-    errors.sort_by_key(|error| Reverse(severity(error.kind())));
+    let worst = errors.iter().enumerate().min_by_key(|(_, error)| Reverse(severity(error.kind())));
+    if let Some((at, _)) = worst {
+        errors[..=at].rotate_right(1);
+    }
     (reports, errors)
 }
 
 /// The report of a volume of which nothing was read.
-fn nothing((args, path): &(WarmArgs, String), error: &Error) -> WarmReport {
-    WarmReport { profile: path.clone(), ..refused(args, error) }
+fn nothing(asked: &Asked, error: &Error) -> WarmReport {
+    WarmReport { profile: asked.profile.display().to_string(), ..refused(&asked.device, error) }
 }

@@ -378,7 +378,7 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
             first_error([warm::verdict(&report), written, output.print(&report, WarmReport::text)])
         }
         Err(error) => {
-            let written = written(&refused(&args, &error));
+            let written = written(&refused(args.what.device(), &error));
             first_error([Err(error), written])
         }
     }
@@ -425,12 +425,12 @@ fn stamped(args: &WarmArgs) -> WarmReport {
 }
 
 /// A boot goes on without us; why is in the report all the same.
-pub fn refused(args: &WarmArgs, error: &Error) -> WarmReport {
+pub fn refused(device: &Path, error: &Error) -> WarmReport {
     WarmReport {
         schema: SCHEMA,
         end: "refused".into(),
         error: Some(error.full_text()),
-        device: args.what.device().display().to_string(),
+        device: device.display().to_string(),
         ..WarmReport::default()
     }
 }

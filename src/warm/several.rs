@@ -7,7 +7,6 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::process;
 use crate::profile::Profile;
 use crate::report::WarmReport;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread::Builder;
@@ -46,17 +45,19 @@ pub fn recorded_on(profile: &Profile) -> Option<&str> {
 
 /// The disks that are being warmed, each with the profile that it is for.
 #[derive(Debug, Default)]
-pub struct Taken(Mutex<BTreeMap<PathBuf, PathBuf>>);
+pub struct Taken(Mutex<Vec<(PathBuf, PathBuf)>>);
 
 impl Taken {
     /// Takes a disk for a profile; refused where another has it.
     pub fn take(&self, disk: &Path, profile: &Path) -> Result<()> {
         let disk = disk.canonicalize().unwrap_or_else(|_| disk.into());
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match taken.get(&disk) {
-            Some(other) => Err(same_disk(other, profile, &format!("are for one disk, `{}`", disk.display()))),
+        match taken.iter().find(|(of, _)| *of == disk) {
+            Some((_, other)) => {
+                Err(same_disk(other, profile, &format!("are for one disk, `{}`", disk.display())))
+            }
             None => {
-                taken.insert(disk, profile.into());
+                taken.push((disk, profile.into()));
                 Ok(())
             }
         }
