@@ -48,24 +48,6 @@ impl InstanceArgs {
 }
 
 impl What {
-    /// Whether more than one volume is asked for, rightly or not.
-    pub fn has_several(&self) -> bool {
-        self.profile.len() > 1 || self.device.len() > 1
-    }
-
-    /// Refuses several, for a verb that is about one volume.
-    pub fn only_one(&self, verb: &str) -> Result<()> {
-        if !self.has_several() {
-            return Ok(());
-        }
-        Err(Error::usage(format!("failed to use {}: `{verb}` is about one volume", self.counts()))
-            .hint(format!("run `{verb}` once for each volume; `warm` takes several")))
-    }
-
-    fn counts(&self) -> String {
-        format!("{} profiles and {} devices", self.profile.len(), self.device.len())
-    }
-
     /// The device of each profile, as named; `auto` where it is to be found.
     fn devices(&self) -> Result<Vec<PathBuf>> {
         let (profiles, devices) = (self.profile.len(), self.device.as_slice());

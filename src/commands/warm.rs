@@ -3,6 +3,7 @@
 use super::common::{ReportFile, first_error, load_profile, parsed, read_file};
 use super::output::Output;
 use super::progress::Bar;
+#[cfg(feature = "report")]
 use super::volumes::{self, InstanceArgs};
 use super::watch::Watching;
 use crate::device::{Device, disk_path};
@@ -35,7 +36,8 @@ pub const AUTO: &str = "auto";
 
 Several profiles, each for a disk of its own, are warmed at once: the disk of each is found by what it carries, or named \
 by a --device for each, in the same order. A volume that is missing or another stops none of the others; the report has \
-all of them, and the exit code is that of the one of which the least was warmed: 3, 5, 4, 1, 2, the worst last.
+all of them, and the exit code is that of the one of which the least was warmed: 3, 5, 4, 1, 2, the worst last. The small \
+build warms one volume.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 some blocks could not be read, 4 the profile is for another volume, \
 5 the deadline passed.")]
@@ -83,6 +85,7 @@ pub struct WarmArgs {
     // Last, each with a heading of its own: what comes after a heading is shown below it.
     #[command(flatten)]
     pub rest: RestArgs,
+    #[cfg(feature = "report")]
     #[command(flatten)]
     pub instance: InstanceArgs,
 }
@@ -206,6 +209,24 @@ impl What {
         self.device.first().map_or(Path::new(AUTO), PathBuf::as_path)
     }
 
+    /// Whether more than one volume is asked for, rightly or not.
+    pub fn has_several(&self) -> bool {
+        self.profile.len() > 1 || self.device.len() > 1
+    }
+
+    /// Refuses several, for a verb that is about one volume.
+    pub fn only_one(&self, verb: &str) -> Result<()> {
+        if !self.has_several() {
+            return Ok(());
+        }
+        Err(Error::usage(format!("failed to use {}: `{verb}` is about one volume", self.counts()))
+            .hint(format!("run `{verb}` once for each volume")))
+    }
+
+    pub fn counts(&self) -> String {
+        format!("{} profiles and {} devices", self.profile.len(), self.device.len())
+    }
+
     /// For a device that was found.
     pub fn options(&self, device: PathBuf) -> warm::Options {
         warm::Options {
@@ -287,6 +308,17 @@ pub fn survive_switch_root() {
 }
 
 impl WarmArgs {
+    /// The budget of a volume that is warmed alone, where there is one.
+    #[cfg(feature = "report")]
+    pub fn share(&self) -> Option<Share> {
+        self.instance.share()
+    }
+
+    #[cfg(not(feature = "report"))]
+    fn share(&self) -> Option<Share> {
+        None
+    }
+
     fn all_options(&self, options: warm::Options) -> warm::Options {
         let rest = &self.rest;
         warm::Options {
@@ -364,12 +396,14 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     }
     die_first();
     let stop = stop_on_signals();
+    #[cfg(feature = "report")]
     if args.what.has_several() {
         return volumes::run(&args, stop, output);
     }
+    args.what.only_one("warm")?;
     let file = args.report.clone().map(ReportFile::new::<WarmReport>);
     let mut bar = Bar::default();
-    let warmed = warmed(&args, args.instance.share(), stop, &Control::default(), &mut bar);
+    let warmed = warmed(&args, args.share(), stop, &Control::default(), &mut bar);
     bar.clear();
     let written = |report: &WarmReport| file.map_or(Ok(()), |file| file.write(report));
     match warmed {
