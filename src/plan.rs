@@ -131,6 +131,8 @@ pub struct Plan {
 
 /// Name of the stage that holds what no profile names.
 pub const REST: &str = "rest";
+/// The stages of a boot in their order, and the rest.
+pub const STAGES_KNOWN: [&str; 5] = ["initrd", "sysinit", "ready", "later", REST];
 
 impl Plan {
     /// From stages, the most urgent first, each with its extents in warming order. Extents past the end of the

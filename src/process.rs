@@ -70,6 +70,11 @@ pub fn cpu_with_children_s() -> f64 {
     usage_s(libc::RUSAGE_SELF) + usage_s(libc::RUSAGE_CHILDREN)
 }
 
+/// Processor seconds of this thread.
+pub fn thread_cpu_s() -> f64 {
+    usage_s(libc::RUSAGE_THREAD)
+}
+
 /// Processor seconds that the machine has computed since it started, all processes and the kernel.
 pub fn machine_cpu_s(root: &Path) -> Option<f64> {
     let text = std::fs::read_to_string(root.join("proc/stat")).ok()?;

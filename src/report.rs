@@ -15,6 +15,7 @@ mod markdown;
 mod page;
 mod prices;
 mod probe;
+mod volumes;
 
 pub use bench::*;
 pub use bins::*;
@@ -25,6 +26,7 @@ pub use histograms::*;
 pub use map::*;
 pub use prices::*;
 pub use probe::*;
+pub use volumes::*;
 
 #[cfg(feature = "report")]
 use bench::mb_per_s;

@@ -65,6 +65,7 @@ impl Contender {
         let options = engine::Options {
             depth,
             pace: Pace::default(),
+            budget: None,
             deadline_ns: None,
             block_bytes: 512,
             idle_from_stage: u16::MAX,

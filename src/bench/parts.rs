@@ -137,6 +137,7 @@ impl Bench<'_> {
         let options = engine::Options {
             depth: Depth::fixed(depth),
             pace: Pace::default(),
+            budget: None,
             deadline_ns: Some(crate::engine::Source::now_ns(&source).saturating_add(for_ns)),
             // A read that fails is counted as it is: which blocks of it are bad is not asked.
             block_bytes: longest.max(SECTOR_BYTES as u32),

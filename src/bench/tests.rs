@@ -118,6 +118,7 @@ fn true_rate(model: &Model, depth: u32) -> f64 {
     let options = engine::Options {
         depth: Depth::fixed(depth),
         pace: Pace::default(),
+        budget: None,
         deadline_ns: None,
         block_bytes: 4096,
         idle_from_stage: u16::MAX,

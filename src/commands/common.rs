@@ -49,7 +49,11 @@ pub fn check_form<T: Document>(path: &Path) -> Result<()> {
     }
     let named = path.display();
     let whose = if cfg!(feature = "report") { "this report" } else { "a report of this build" };
-    Err(Error::usage(format!("failed to write report `{named}`: {whose} is JSON")).hint("name it .json"))
+    let (is, hint) = match T::has(Form::Markdown) {
+        true => ("JSON or Markdown", "name it .json or .md"),
+        false => ("JSON", "name it .json"),
+    };
+    Err(Error::usage(format!("failed to write report `{named}`: {whose} is {is}")).hint(hint))
 }
 
 /// A report's file that is tried beside the work: whoever waits is told at once that it cannot be written, and the

@@ -62,6 +62,7 @@ pub fn stage(text: &str) -> Result<String> {
 
 /// Warms and answers. Whatever comes of the warming is in the report.
 pub fn run(args: DaemonArgs, output: Output) -> Result<()> {
+    args.warm.what.only_one("daemon")?;
     if args.warm.survive_switch_root {
         verb::survive_switch_root();
     }
@@ -70,7 +71,7 @@ pub fn run(args: DaemonArgs, output: Output) -> Result<()> {
     let DaemonArgs { warm: args, control } = args;
     let options = Options {
         socket: control.socket,
-        device: args.what.device.display().to_string(),
+        device: args.what.device().display().to_string(),
         ready: Some(control.ready).filter(|stage| stage != AT_ONCE),
         metrics: control.metrics,
         exit: control.exit,
@@ -81,8 +82,8 @@ pub fn run(args: DaemonArgs, output: Output) -> Result<()> {
     let finished = control::run(
         &options,
         Box::new(move |stop, control, watch| {
-            let report = verb::warmed(&args, stop, control, watch);
-            report.unwrap_or_else(|error| verb::refused(&args, &error))
+            let report = verb::warmed(&args, args.share(), stop, control, watch);
+            report.unwrap_or_else(|error| verb::refused(args.what.device(), &error))
         }),
     )?;
     let report = &finished.report;

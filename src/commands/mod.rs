@@ -27,6 +27,8 @@ mod probe;
 mod profile;
 mod progress;
 mod record;
+#[cfg(feature = "report")]
+mod volumes;
 mod warm;
 mod watch;
 

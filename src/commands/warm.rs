@@ -3,9 +3,11 @@
 use super::common::{ReportFile, first_error, load_profile, parsed, read_file};
 use super::output::Output;
 use super::progress::Bar;
+#[cfg(feature = "report")]
+use super::volumes::{self, InstanceArgs};
 use super::watch::Watching;
 use crate::device::{Device, disk_path};
-use crate::engine::Progress;
+use crate::engine::{Progress, Share};
 use crate::error::{Context, Error, Result};
 use crate::findings::FOLDER;
 use crate::plan::Mode;
@@ -21,21 +23,27 @@ use std::time::Duration;
 
 /// Blocks of a volume of 64 TiB take more than this; of 1 TiB a tenth of it.
 const BLOCKS_BYTES_MAX: u64 = 2 << 30;
+/// A device that is to be found.
+pub const AUTO: &str = "auto";
 
 /// Warm a profile's blocks, and the rest of the volume if asked
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   ebs-prewarm warm --profile boot.bin
   ebs-prewarm warm --profile boot.bin --device /dev/nvme1n1 --rest all --iops 1000 --report warm.json
   ebs-prewarm warm --device /dev/nvme1n1 --rest all
+  ebs-prewarm warm --profile root.bin --profile data.bin --wait 10s --instance-iops 10000
+
+Several profiles, each for a disk of its own, are warmed at once: the disk of each is found by what it carries, or named \
+by a --device for each, in the same order. A volume that is missing or another stops none of the others; the report has \
+all of them, and the exit code is that of the one of which the least was warmed: 3, 5, 4, 1, 2, the worst last. The small \
+build warms one volume.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 some blocks could not be read, 4 the profile is for another volume, \
 5 the deadline passed.")]
 pub struct WarmArgs {
     #[command(flatten)]
     pub what: What,
-    #[command(flatten)]
-    pub rest: RestArgs,
     /// Reads in flight: a number, or `auto` to find it from the rate of completions
     #[arg(long, default_value = "auto", value_parser = parsed(depth), value_name = "auto|N")]
     pub depth: Depth,
@@ -74,17 +82,24 @@ pub struct WarmArgs {
     /// For an initramfs: stay in memory, and let systemd leave this process alone when the root changes
     #[arg(long)]
     pub survive_switch_root: bool,
+    // Last, each with a heading of its own: what comes after a heading is shown below it.
+    #[command(flatten)]
+    pub rest: RestArgs,
+    #[cfg(feature = "report")]
+    #[command(flatten)]
+    pub instance: InstanceArgs,
 }
 
 /// What is to be read; shared with `plan`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct What {
     /// The profile, compiled or for people
     #[arg(long, value_name = "FILE", required_unless_present_any = ["rest", "rest_blocks"])]
-    pub profile: Option<PathBuf>,
-    /// Block device, image file, or `auto` for the disk that carries /
+    pub profile: Vec<PathBuf>,
+    /// Block device, image file, or `auto` for the disk that carries /, or with several profiles for the one that each
+    /// was recorded on
     #[arg(long, default_value = "auto")]
-    pub device: PathBuf,
+    pub device: Vec<PathBuf>,
     /// `touch` reads one block per unit, `full` every byte of the profile; `auto` touches, verifies a sample, and
     /// reads every byte where the unit turns out smaller, or where `bench` found that best on this volume
     #[arg(long, value_enum, default_value_t = ModeArg::Auto)]
@@ -105,7 +120,7 @@ pub struct What {
 }
 
 /// How the rest is warmed.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "The rest")]
 pub struct RestArgs {
     /// Submit at most so many reads of the rest a second
@@ -184,6 +199,34 @@ fn unit(text: &str) -> Result<Unit> {
 }
 
 impl What {
+    /// The profile, of one volume.
+    pub fn profile(&self) -> Option<&Path> {
+        self.profile.first().map(PathBuf::as_path)
+    }
+
+    /// The device, of one volume.
+    pub fn device(&self) -> &Path {
+        self.device.first().map_or(Path::new(AUTO), PathBuf::as_path)
+    }
+
+    /// Whether more than one volume is asked for, rightly or not.
+    pub fn has_several(&self) -> bool {
+        self.profile.len() > 1 || self.device.len() > 1
+    }
+
+    /// Refuses several, for a verb that is about one volume.
+    pub fn only_one(&self, verb: &str) -> Result<()> {
+        if !self.has_several() {
+            return Ok(());
+        }
+        Err(Error::usage(format!("failed to use {}: `{verb}` is about one volume", self.counts()))
+            .hint(format!("run `{verb}` once for each volume")))
+    }
+
+    pub fn counts(&self) -> String {
+        format!("{} profiles and {} devices", self.profile.len(), self.device.len())
+    }
+
     /// For a device that was found.
     pub fn options(&self, device: PathBuf) -> warm::Options {
         warm::Options {
@@ -228,11 +271,11 @@ impl What {
     /// Opens what is to be read, with the profile's extents on it. Waits so long for it to appear.
     pub fn bind(&self, wait: Duration) -> Result<(warm::Options, warm::Bound)> {
         let rest = self.rest()?;
-        if self.profile.is_none() && rest == warm::Rest::None {
+        if self.profile.is_empty() && rest == warm::Rest::None {
             return Err(Error::usage("failed to find anything to read: no profile and no rest")
                 .hint("give --profile FILE, or --rest all"));
         }
-        let profile = self.profile.as_deref().map(load_profile).transpose()?;
+        let profile = self.profile().map(load_profile).transpose()?;
         let mut options = self.options(self.find(profile.as_ref(), wait)?);
         options.rest.what = rest;
         let mut bound = warm::bind(&options, profile.as_ref())?;
@@ -244,9 +287,9 @@ impl What {
     /// recorded on.
     fn find(&self, profile: Option<&Profile>, wait: Duration) -> Result<PathBuf> {
         let root = Path::new("/");
-        let found = disk_path(root, &self.device);
+        let found = disk_path(root, self.device());
         match profile {
-            Some(profile) if self.device == Path::new("auto") && profile.volume.is_some() => {
+            Some(profile) if self.device() == Path::new(AUTO) && profile.volume.is_some() => {
                 found.or_else(|_| find::disk_of(root, profile, wait))
             }
             _ => found,
@@ -265,6 +308,17 @@ pub fn survive_switch_root() {
 }
 
 impl WarmArgs {
+    /// The budget of a volume that is warmed alone, where there is one.
+    #[cfg(feature = "report")]
+    pub fn share(&self) -> Option<Share> {
+        self.instance.share()
+    }
+
+    #[cfg(not(feature = "report"))]
+    fn share(&self) -> Option<Share> {
+        None
+    }
+
     fn all_options(&self, options: warm::Options) -> warm::Options {
         let rest = &self.rest;
         warm::Options {
@@ -288,15 +342,15 @@ impl WarmArgs {
 
     /// Names the work for a stamp: what is warmed, and by which unit.
     fn work(&self) -> Result<String> {
-        let crc_of = |path: &Option<PathBuf>, what| match path {
+        let crc_of = |path: Option<&Path>, what| match path {
             Some(path) => {
                 let bytes = read_file(path, what, BLOCKS_BYTES_MAX)?;
                 Ok::<String, Error>(format!("{:08x}", crc32fast::hash(&bytes)))
             }
             None => Ok("none".into()),
         };
-        let profile = crc_of(&self.what.profile, "profile")?;
-        let blocks = crc_of(&self.what.rest_blocks, "list of snapshot blocks")?;
+        let profile = crc_of(self.what.profile(), "profile")?;
+        let blocks = crc_of(self.what.rest_blocks.as_deref(), "list of snapshot blocks")?;
         let What { rest, unit, mode, .. } = &self.what;
         Ok(format!("profile {profile}, rest {rest:?} {blocks}, unit {unit:?}, mode {mode:?}"))
     }
@@ -315,7 +369,7 @@ impl Stamping {
         let Some(dir) = args.stamp.clone() else { return Ok(None) };
         let work = args.work()?;
         let root = Path::new("/");
-        let device = disk_path(root, &args.what.device).and_then(|path| Device::open(&path));
+        let device = disk_path(root, args.what.device()).and_then(|path| Device::open(&path));
         let serial = device.ok().and_then(|device| device.serial(root));
         if serial.is_none() {
             tracing::info!("the volume has no serial that would tell it from a copy: it gets no stamp");
@@ -342,9 +396,14 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     }
     die_first();
     let stop = stop_on_signals();
+    #[cfg(feature = "report")]
+    if args.what.has_several() {
+        return volumes::run(&args, stop, output);
+    }
+    args.what.only_one("warm")?;
     let file = args.report.clone().map(ReportFile::new::<WarmReport>);
     let mut bar = Bar::default();
-    let warmed = warmed(&args, stop, &Control::default(), &mut bar);
+    let warmed = warmed(&args, args.share(), stop, &Control::default(), &mut bar);
     bar.clear();
     let written = |report: &WarmReport| file.map_or(Ok(()), |file| file.write(report));
     match warmed {
@@ -353,15 +412,16 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
             first_error([warm::verdict(&report), written, output.print(&report, WarmReport::text)])
         }
         Err(error) => {
-            let written = written(&refused(&args, &error));
+            let written = written(&refused(args.what.device(), &error));
             first_error([Err(error), written])
         }
     }
 }
 
-/// Warms, with orders taken and looked on at.
+/// Warms one volume, with orders taken and looked on at, and within its share of a budget.
 pub fn warmed(
     args: &WarmArgs,
+    budget: Option<Share>,
     stop: &AtomicBool,
     control: &Control,
     progress: &mut dyn Progress,
@@ -378,7 +438,7 @@ pub fn warmed(
         Some(watching) => (Some(watching.seen.clone()), Some(&mut watching.timed)),
         None => (None, None),
     };
-    let hooks = Hooks { stop, control, seen, progress, timed };
+    let hooks = Hooks { stop, control, seen, budget, progress, timed };
     let mut report = warm::warm(&bound, &options, hooks)?;
     report.notes.extend(watching.and_then(|watching| watching.finish(&report)));
     if let Some(stamping) = stamping.filter(|_| report.is_complete() && report.totals.errors == 0) {
@@ -392,19 +452,19 @@ fn stamped(args: &WarmArgs) -> WarmReport {
     WarmReport {
         schema: SCHEMA,
         end: "already warm".into(),
-        device: args.what.device.display().to_string(),
+        device: args.what.device().display().to_string(),
         notes: vec!["a stamp says that an earlier run has warmed this volume: nothing was read".into()],
         ..WarmReport::default()
     }
 }
 
 /// A boot goes on without us; why is in the report all the same.
-pub fn refused(args: &WarmArgs, error: &Error) -> WarmReport {
+pub fn refused(device: &Path, error: &Error) -> WarmReport {
     WarmReport {
         schema: SCHEMA,
         end: "refused".into(),
         error: Some(error.full_text()),
-        device: args.what.device.display().to_string(),
+        device: device.display().to_string(),
         ..WarmReport::default()
     }
 }

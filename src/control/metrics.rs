@@ -3,8 +3,9 @@
 //! Holds: each metric and each of its labels is there from the start, at zero; a counter never falls.
 
 use super::protocol::VERBS;
-use super::state::{STAGES_KNOWN, State};
+use super::state::State;
 use super::status::{Phase, StageStatus};
+use crate::plan::STAGES_KNOWN;
 use hdrhistogram::Histogram;
 use std::fmt::Write;
 

@@ -6,7 +6,7 @@ use super::metrics::Latencies;
 use super::protocol::Waited;
 use super::status::{Phase, SCHEMA, StageStatus, Status};
 use super::watch::Picture;
-use crate::plan::REST;
+use crate::plan::{REST, STAGES_KNOWN};
 use crate::report::WarmReport;
 use crate::units::as_s;
 use std::collections::VecDeque;
@@ -15,8 +15,6 @@ use std::collections::VecDeque;
 const RATE_WINDOW_NS: u64 = 5_000_000_000;
 /// Pictures come ten times a second and at the end of each stage: those of the window, or less.
 const RATE_POINTS_MAX: usize = 64;
-/// In the order of a boot. A stage of these that a profile has nothing for is over when those before it are.
-pub const STAGES_KNOWN: [&str; 5] = ["initrd", "sysinit", "ready", "later", REST];
 
 /// How it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

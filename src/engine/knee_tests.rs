@@ -99,6 +99,7 @@ fn of_model(model: Model, seed: u64, depth: Depth, changes: &[(u64, f64)], secon
     let options = Options {
         depth,
         pace: Pace::default(),
+        budget: None,
         deadline_ns: Some(seconds * NS_PER_S),
         block_bytes: 512,
         idle_from_stage: u16::MAX,

@@ -5,6 +5,7 @@
 //! could not be read is counted and named, and never stands in the way of what can; a stop or a deadline is obeyed
 //! whatever the device does.
 
+mod budget;
 mod depth;
 mod failed;
 mod feed;
@@ -20,6 +21,7 @@ mod source;
 mod uring;
 mod verify;
 
+pub use budget::Share;
 pub use depth::{Depth, INITIAL as DEPTH_INITIAL, LIMIT as DEPTH_LIMIT, MAX as DEPTH_MAX};
 pub use feed::{Feed, Next, Settled};
 pub use outcome::{End, Outcome, StageOutcome, UNREADABLE_LISTED_MAX};
@@ -40,12 +42,14 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How to run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Options {
     /// Reads in flight.
     pub depth: Depth,
     /// Limits on operations and bytes.
     pub pace: Pace,
+    /// A share of the limits on all volumes together, where there are such.
+    pub budget: Option<Share>,
     /// No read is submitted after this, counted from the start of the source's time.
     pub deadline_ns: Option<u64>,
     /// Logical block in bytes: an unreadable range is halved down to this.
@@ -226,6 +230,12 @@ impl<S: Source + ?Sized> Loop<'_, S> {
                     return Ok(Some(until_ns));
                 }
             };
+            let asked = self.options.budget.as_ref().map(|share| share.ask(job.stage, job.bytes, now_ns));
+            if let Some(Err(until_ns)) = asked {
+                self.retry.push_front(job);
+                self.options.depth.on_starved();
+                return Ok(Some(until_ns));
+            }
             job.submitted_ns = now_ns;
             self.options.pace.take(now_ns, job.bytes);
             self.options.depth.on_submission(now_ns);

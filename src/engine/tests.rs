@@ -5,7 +5,8 @@ use crate::plan::{Mode, Plan, Shape};
 use proptest::prelude::*;
 
 fn options(depth: Depth) -> Options {
-    Options { depth, pace: Pace::default(), deadline_ns: None, block_bytes: 512, idle_from_stage: u16::MAX }
+    let (pace, block_bytes, idle_from_stage) = (Pace::default(), 512, u16::MAX);
+    Options { depth, pace, budget: None, deadline_ns: None, block_bytes, idle_from_stage }
 }
 
 fn sim(model: Model, units: u64) -> SimSource {

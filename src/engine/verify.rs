@@ -5,6 +5,7 @@
 //! smaller than was thought. Both are read one at a time.
 
 use super::TICK_NS;
+use super::budget::Share;
 use super::source::{Completion, Priority, Request, Source};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,22 +88,23 @@ impl Verdict {
     }
 }
 
-/// Reads each sample twice, one read at a time. A sample that cannot be read says nothing. A stop, or a read that has
+/// Reads each sample twice, one read at a time, each within the budget where there is one. A sample that cannot be read says nothing. A stop, or a read that has
 /// not ended at `until_ns`, ends it; the source then has a read under way and is of no more use.
 pub fn verify<S: Source + ?Sized>(
     source: &mut S,
     samples: impl IntoIterator<Item = Sample>,
     read_bytes: u32,
     until_ns: Option<u64>,
+    budget: Option<&Share>,
     stop: &AtomicBool,
 ) -> io::Result<Verdict> {
     let mut checks = Vec::new();
     let mut unfinished = false;
     for sample in samples {
-        let far = timed(source, sample.far, read_bytes, until_ns, stop)?;
+        let far = timed(source, sample.far, read_bytes, until_ns, budget, stop)?;
         let again = match far {
             Timed::Left => Timed::Left,
-            _ => timed(source, sample.touched, read_bytes, until_ns, stop)?,
+            _ => timed(source, sample.touched, read_bytes, until_ns, budget, stop)?,
         };
         match (far, again) {
             (Timed::Took(far_ns), Timed::Took(again_ns)) => checks.push(Check { sample, again_ns, far_ns }),
@@ -130,15 +132,22 @@ fn timed<S: Source + ?Sized>(
     offset: u64,
     bytes: u32,
     until_ns: Option<u64>,
+    budget: Option<&Share>,
     stop: &AtomicBool,
 ) -> io::Result<Timed> {
-    let start_ns = source.now_ns();
+    let mut start_ns = source.now_ns();
     let over = |now_ns| stop.load(Ordering::Relaxed) || until_ns.is_some_and(|until| now_ns >= until);
+    let mut done: Vec<Completion> = Vec::new();
+    while !over(start_ns) {
+        // Nothing is in flight: what is waited for here is no part of what the read takes.
+        let Some(Err(back_ns)) = budget.map(|share| share.ask(u16::MAX, bytes, start_ns)) else { break };
+        source.wait(Some(back_ns.min(start_ns.saturating_add(TICK_NS))), &mut done)?;
+        start_ns = source.now_ns();
+    }
     if over(start_ns) {
         return Ok(Timed::Left);
     }
     source.submit(Request { slot: 0, offset, bytes, priority: Priority::Normal })?;
-    let mut done: Vec<Completion> = Vec::new();
     loop {
         // A stop that comes just before the wait is seen a tick later.
         let tick_ns = source.now_ns().saturating_add(TICK_NS);
@@ -179,12 +188,12 @@ mod tests {
         let mut samples = Vec::new();
         for unit in 0..16u64 {
             let touched = unit * (512 << 10) + 8192;
-            let Timed::Took(touch_ns) = timed(&mut source, touched, 4096, None, &GO).unwrap() else {
+            let Timed::Took(touch_ns) = timed(&mut source, touched, 4096, None, None, &GO).unwrap() else {
                 panic!()
             };
             samples.push(Sample::new(touched, touch_ns, 512 << 10, 512 << 20, 4096));
         }
-        verify(&mut source, samples, 4096, None, &GO).unwrap()
+        verify(&mut source, samples, 4096, None, None, &GO).unwrap()
     }
 
     #[test]
@@ -210,14 +219,14 @@ mod tests {
     #[test]
     fn a_sample_that_cannot_be_read_says_nothing() {
         let (mut source, samples) = faulty("eio_units", "2, 5");
-        let verdict = verify(&mut source, samples, 4096, None, &GO).unwrap();
+        let verdict = verify(&mut source, samples, 4096, None, None, &GO).unwrap();
         assert_eq!((verdict.checks.len(), verdict.unfinished), (6, false));
     }
 
     #[test]
     fn a_stall_ends_it_and_no_later_read_is_taken_for_the_stalled_one() {
         let (mut source, samples) = faulty("stall_fetch", "3");
-        let verdict = verify(&mut source, samples, 4096, Some(3_000_000_000), &GO).unwrap();
+        let verdict = verify(&mut source, samples, 4096, Some(3_000_000_000), None, &GO).unwrap();
         assert_eq!((verdict.checks.len(), verdict.unfinished), (3, true));
         assert_eq!(source.now_ns(), 3_000_000_000);
         assert_eq!(source.volume().touched().len(), 4, "nothing is read after the stall");
@@ -226,7 +235,7 @@ mod tests {
     #[test]
     fn a_stop_is_obeyed() {
         let (mut source, samples) = faulty("stall_fetch", "0");
-        let verdict = verify(&mut source, samples, 4096, None, &AtomicBool::new(true)).unwrap();
+        let verdict = verify(&mut source, samples, 4096, None, None, &AtomicBool::new(true)).unwrap();
         assert_eq!((verdict.checks.len(), verdict.unfinished), (0, true));
         assert_eq!(source.volume().counters().fetches, 0);
     }

@@ -47,6 +47,7 @@ fn warm(source: &mut (impl Source + ?Sized), plan: &Plan, journal: &mut Journal)
     let options = Options {
         depth: Depth::auto(None),
         pace: Pace::new(0, 0),
+        budget: None,
         deadline_ns: None,
         block_bytes: 512,
         idle_from_stage: u16::MAX,

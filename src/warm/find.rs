@@ -8,6 +8,7 @@ use crate::profile::Profile;
 use crate::profile::bind::{looked_up, resolve};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often the kernel's list of disks is looked at: a look costs microseconds, the first read of a cold volume
@@ -18,6 +19,11 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// The first disk, by name, that the profile is for. Waits so long for one to appear.
 pub fn disk_of(root: &Path, profile: &Profile, wait: Duration) -> Result<PathBuf> {
+    disk_until(root, profile, wait, &AtomicBool::new(false))
+}
+
+/// The same; a stop ends the waiting.
+pub fn disk_until(root: &Path, profile: &Profile, wait: Duration, stop: &AtomicBool) -> Result<PathBuf> {
     let started = Instant::now();
     let mut others: BTreeMap<PathBuf, (Instant, Error)> = BTreeMap::new();
     loop {
@@ -32,7 +38,7 @@ pub fn disk_of(root: &Path, profile: &Profile, wait: Duration) -> Result<PathBuf
                 Err(error) => _ = others.insert(path, (Instant::now(), error)),
             }
         }
-        if started.elapsed() >= wait {
+        if started.elapsed() >= wait || stop.load(Ordering::Relaxed) {
             return Err(none(profile, others));
         }
         std::thread::sleep(PERIOD.min(wait));

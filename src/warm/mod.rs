@@ -11,6 +11,7 @@ mod journal;
 mod known;
 mod report;
 mod run;
+pub mod several;
 pub mod stamp;
 mod warmth;
 

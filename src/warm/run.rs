@@ -5,7 +5,9 @@ use super::gate::Look;
 use super::journal::Journal;
 use super::{Bound, Options, Rest, report};
 use crate::device::Load;
-use crate::engine::{self, Depth, End, Options as EngineOptions, Outcome, Pace, Progress, Sample, Verdict};
+use crate::engine::{
+    self, Depth, End, Options as EngineOptions, Outcome, Pace, Progress, Sample, Share, Verdict,
+};
 use crate::error::{Context, Error, Result};
 use crate::extent::Extent;
 use crate::plan::{Mode, Plan, PlannedRead, REST};
@@ -33,6 +35,8 @@ pub struct Hooks<'a> {
     pub control: &'a Control,
     /// Extents that the boot has read by itself: their units are left out.
     pub seen: Option<Receiver<Extent>>,
+    /// A share of the limits on all volumes together.
+    pub budget: Option<Share>,
     /// Who looks on.
     pub progress: &'a mut dyn Progress,
     /// When each read of the stages was made, where somebody wants to know.
@@ -235,6 +239,7 @@ impl Run<'_> {
         let engine_options = EngineOptions {
             depth,
             pace: limits.pace,
+            budget: self.budget(plan, now_ns),
             deadline_ns,
             block_bytes: device.block_bytes(),
             idle_from_stage: idle,
@@ -271,7 +276,8 @@ impl Run<'_> {
             let until_ns = Some(deadline_ns.map_or(until_ns, |deadline| deadline.min(until_ns)));
             let read_bytes = device.block_bytes().max(4096);
             let samples = self.samples(&outcome, read_bytes, &looked_into);
-            engine::verify(&mut *source, samples, read_bytes, until_ns, stop).ok()
+            let budget = self.budget(plan, source.now_ns());
+            engine::verify(&mut *source, samples, read_bytes, until_ns, budget.as_ref(), stop).ok()
         } else {
             None
         };
@@ -283,6 +289,11 @@ impl Run<'_> {
         let first_ns = outcome.stages.iter().filter_map(|stage| stage.started_ns).min().unwrap_or(now_ns);
         let uptime_ns = uptime_ns + first_ns.saturating_sub(now_ns);
         Ok(Pass { outcome, cells_left, verdict, uptime_ns, skipped })
+    }
+
+    /// The share of the limits on all volumes, for reads of a plan.
+    fn budget(&self, plan: &Plan, now_ns: u64) -> Option<Share> {
+        self.hooks.budget.as_ref().map(|share| share.for_stages(plan.stages(), now_ns))
     }
 
     /// The disk's counters, where something is to stand back.

@@ -26,6 +26,7 @@ fn run_reads(source: &mut SimSource, reads: impl Iterator<Item = PlannedRead>, d
     let options = Options {
         depth,
         pace: Pace::default(),
+        budget: None,
         deadline_ns: None,
         block_bytes: 512,
         idle_from_stage: u16::MAX,

@@ -21,6 +21,7 @@ mod measure;
 mod once;
 mod outputs;
 mod profiles;
+mod several;
 mod signals;
 mod syscalls;
 mod vanish;

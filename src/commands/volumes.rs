@@ -1,0 +1,232 @@
+//! `warm` with several profiles: each for a disk of its own, all at once, under one budget.
+
+use super::common::{ReportFile, first_error, load_profile, parsed};
+use super::output::Output;
+use super::warm::{AUTO, WarmArgs, What, refused, warmed};
+use crate::device::disk_path;
+use crate::engine::Share;
+use crate::error::{Error, Result};
+use crate::process;
+use crate::profile::Profile;
+use crate::report::{VolumesReport, WarmReport};
+use crate::units::Rate;
+use crate::warm::several::{Taken, VOLUMES_MAX, recorded_on, same_disk, severity, side_by_side};
+use crate::warm::{Control, find, verdict};
+use clap::Args;
+use std::cmp::Reverse;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+/// What all volumes together are held to.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "All volumes together")]
+pub struct InstanceArgs {
+    /// Submit at most so many reads a second, of all volumes together: those of earlier stages first, whichever volume
+    /// they are of
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    pub instance_iops: u64,
+    /// Read at most so many bytes a second, of all volumes together
+    #[arg(long, value_parser = parsed(str::parse::<Rate>), value_name = "RATE")]
+    pub instance_rate: Option<Rate>,
+}
+
+impl InstanceArgs {
+    /// A share of the budget for each of so many volumes; none where there is no limit.
+    fn shares(&self, volumes: usize) -> Vec<Option<Share>> {
+        let rate = self.instance_rate.map_or(0, |rate| rate.0);
+        match (self.instance_iops, rate) {
+            (0, 0) => (0..volumes).map(|_| None).collect(),
+            (iops, rate) => Share::of_each(iops, rate, volumes).into_iter().map(Some).collect(),
+        }
+    }
+
+    /// That of a volume which is alone.
+    pub fn share(&self) -> Option<Share> {
+        self.shares(1).pop().flatten()
+    }
+}
+
+impl What {
+    /// The device of each profile, as named; `auto` where it is to be found.
+    fn devices(&self) -> Result<Vec<PathBuf>> {
+        let (profiles, devices) = (self.profile.len(), self.device.as_slice());
+        let refuse = |why: &str, hint: &str| {
+            Err(Error::usage(format!("failed to pair {}: {why}", self.counts())).hint(hint))
+        };
+        if profiles > VOLUMES_MAX {
+            return refuse(
+                &format!("at most {VOLUMES_MAX} are warmed at once"),
+                "run it again for the others",
+            );
+        }
+        if self.rest_blocks.is_some() {
+            let hint = "give --rest allocated, or warm that volume in a run of its own";
+            return refuse("blocks of a snapshot are those of one volume", hint);
+        }
+        if profiles == 0 {
+            let hint = "give a --profile for each, or run it once for each device";
+            return refuse("only profiles tell volumes apart", hint);
+        }
+        match devices {
+            [one] if one == Path::new(AUTO) => Ok(vec![one.clone(); profiles]),
+            each if each.len() == profiles => Ok(each.to_vec()),
+            _ => {
+                let hint =
+                    "repeat --device for each profile in the same order, or leave it out to have each found";
+                refuse("it is not clear which is for which", hint)
+            }
+        }
+    }
+}
+
+/// One of several.
+struct Volume {
+    args: WarmArgs,
+    path: PathBuf,
+    profile: Result<Profile>,
+}
+
+/// What a volume was asked for by.
+struct Asked {
+    device: PathBuf,
+    profile: PathBuf,
+}
+
+impl Volume {
+    fn asked(&self) -> Asked {
+        Asked { device: self.args.what.device().into(), profile: self.path.clone() }
+    }
+
+    fn is_named(&self) -> bool {
+        self.args.what.device() != Path::new(AUTO)
+    }
+
+    fn recorded_on(&self) -> Option<&str> {
+        self.profile.as_ref().ok().and_then(recorded_on)
+    }
+
+    /// Finds its disk, and warms it.
+    fn warm(mut self, share: Option<Share>, taken: &Taken, stop: &AtomicBool) -> Result<WarmReport> {
+        let named = self.is_named();
+        let profile = self.profile?;
+        if !named {
+            let disk = found(&self.args, &self.path, &profile, stop)?;
+            taken.take(&disk, &self.path)?;
+            self.args.what.device = vec![disk];
+        }
+        drop(profile);
+        warmed(&self.args, share, stop, &Control::default(), &mut ())
+    }
+}
+
+/// The disk that a profile was recorded on.
+fn found(args: &WarmArgs, path: &Path, profile: &Profile, stop: &AtomicBool) -> Result<PathBuf> {
+    if recorded_on(profile).is_none() {
+        let path = path.display();
+        return Err(Error::usage(format!("failed to find the disk of profile `{path}`: it names none"))
+            .hint("name the disks with a --device for each profile, in the same order"));
+    }
+    find::disk_until(Path::new("/"), profile, args.wait.unwrap_or_default(), stop)
+}
+
+/// A volume for each profile. What is wrong with one of these files concerns its volume alone.
+fn volumes(args: &WarmArgs, devices: &[PathBuf]) -> Vec<Volume> {
+    let pairs = args.what.profile.iter().zip(devices);
+    let mut volumes: Vec<Volume> = pairs
+        .map(|(path, device)| {
+            let mut args = args.clone();
+            (args.what.profile, args.what.device) = (vec![path.clone()], vec![device.clone()]);
+            Volume { args, path: path.clone(), profile: load_profile(path) }
+        })
+        .collect();
+    let known: Vec<Option<String>> =
+        volumes.iter().map(|volume| volume.recorded_on().map(Into::into)).collect();
+    for (volume, by) in volumes.iter_mut().zip(&known) {
+        let alone = by.is_some() && known.iter().filter(|other| *other == by).count() == 1;
+        // Where profiles do not tell volumes apart, the devices' names have to: one journal is not for two volumes.
+        let name = volume.args.what.device().file_name();
+        if let (false, Some(dir), Some(name)) = (alone, &volume.args.journal, name) {
+            let own = dir.join(name);
+            // Where there is none in the end, that is told when the journal is opened.
+            let _ = std::fs::create_dir(&own);
+            volume.args.journal = Some(own);
+        }
+    }
+    volumes
+}
+
+/// Refuses what cannot be meant, before anything is read of a disk.
+fn check(volumes: &[Volume], taken: &Taken) -> Result<()> {
+    for (at, volume) in volumes.iter().enumerate() {
+        let device = volume.args.what.device();
+        if volume.is_named() {
+            taken.take(&disk_path(Path::new("/"), device).unwrap_or_else(|_| device.into()), &volume.path)?;
+            continue;
+        }
+        let by = volume.recorded_on();
+        let other = volumes[..at].iter().find(|other| !other.is_named() && other.recorded_on() == by);
+        if let Some(other) = other.filter(|_| by.is_some()) {
+            return Err(same_disk(&other.path, &volume.path, "were recorded on one disk"));
+        }
+    }
+    Ok(())
+}
+
+/// Warms all of them. Whatever happens to one, the others are warmed, and all are in the report.
+pub fn run(args: &WarmArgs, stop: &AtomicBool, output: Output) -> Result<()> {
+    let started = Instant::now();
+    let devices = args.what.devices()?;
+    let file = args.report.clone().map(ReportFile::new::<VolumesReport>);
+    let volumes = volumes(args, &devices);
+    // For the report of one that comes to nothing.
+    let asked: Vec<Asked> = volumes.iter().map(Volume::asked).collect();
+    let (reports, errors) = match all(volumes, &args.instance, stop) {
+        Ok(ended) => told(ended, &asked),
+        Err(error) => (asked.iter().map(|asked| nothing(asked, &error)).collect(), vec![error]),
+    };
+    let report = VolumesReport::of(reports, started.elapsed().as_secs_f64(), process::cpu_s());
+    let written = file.map_or(Ok(()), |file| file.write(&report));
+    let printed = output.print(&report, VolumesReport::text);
+    first_error(errors.into_iter().map(Err).chain([written, printed]))
+}
+
+/// What came of each. An error means that nothing was read of any.
+fn all(volumes: Vec<Volume>, instance: &InstanceArgs, stop: &AtomicBool) -> Result<Vec<Result<WarmReport>>> {
+    let taken = Taken::default();
+    check(&volumes, &taken)?;
+    let (shares, taken) = (instance.shares(volumes.len()), &taken);
+    let work = volumes.into_iter().zip(shares);
+    Ok(side_by_side(work.map(|(volume, share)| move || volume.warm(share, taken, stop)).collect()))
+}
+
+/// The report of each, and what went wrong, the worst first.
+fn told(ended: Vec<Result<WarmReport>>, asked: &[Asked]) -> (Vec<WarmReport>, Vec<Error>) {
+    let mut errors = Vec::new();
+    let reports = ended.into_iter().zip(asked).map(|(ended, asked)| match ended {
+        Ok(mut report) => {
+            errors.extend(verdict(&report).err());
+            // One that a stamp calls warm was not looked into.
+            if report.profile.is_empty() {
+                report.profile = asked.profile.display().to_string();
+            }
+            report
+        }
+        Err(error) => {
+            let report = nothing(asked, &error);
+            errors.push(error);
+            report
+        }
+    });
+    let reports = reports.collect();
+    let worst = errors.iter().enumerate().min_by_key(|(_, error)| Reverse(severity(error.kind())));
+    if let Some((at, _)) = worst {
+        errors[..=at].rotate_right(1);
+    }
+    (reports, errors)
+}
+
+/// The report of a volume of which nothing was read.
+fn nothing(asked: &Asked, error: &Error) -> WarmReport {
+    WarmReport { profile: asked.profile.display().to_string(), ..refused(&asked.device, error) }
+}
