@@ -200,6 +200,7 @@ fn run_rest(shared: &Rc<RefCell<Shared>>, units: u64, stands_back: bool) {
         deadline_ns: Some(OVER_NS),
         block_bytes: 512,
         idle_from_stage: 0,
+        budget: None,
     };
     run(&mut Beside(shared.clone()), &mut feed, options, &AtomicBool::new(false), &mut ());
     assert_eq!(feed.skipped().held_back_ns > 0, stands_back);
