@@ -1,7 +1,7 @@
 //! What a warming did for the boot that it ran beside: unit by unit, who was first. Pure.
 //!
 //! Holds: each planned unit is counted in one state; what was not seen is not claimed. Not here: how the boot's requests
-//! came to be known ([`crate::record`]).
+//! came to be known (`record`).
 
 use crate::error::{Error, Result};
 use crate::extent::Extent;
