@@ -315,7 +315,7 @@ impl WarmArgs {
     }
 
     #[cfg(not(feature = "report"))]
-    fn share(&self) -> Option<Share> {
+    pub fn share(&self) -> Option<Share> {
         None
     }
 
