@@ -174,6 +174,13 @@ def build(variant, binary, full):
     return Image(variant, path, binary, {"plain": path / "initrd.plain"})
 
 
+def drop_in(root, unit, text):
+    """What the lab has otherwise in a unit."""
+    path = root / f"etc/systemd/system/{unit}.service.d/node.conf"
+    path.parent.mkdir()
+    path.write_text(text)
+
+
 def lay(variant, root, binary, full):
     """What a platform's image build would do."""
     write = lambda path, text: (root / path).write_text(text)
@@ -192,20 +199,17 @@ def lay(variant, root, binary, full):
     for unit in units:
         shutil.copy(unit, root / "etc/systemd/system" / unit.name)
     # What the platform says of itself: from when on its node is ready.
-    drop_in = root / "etc/systemd/system/ebs-prewarm-record.service.d/node.conf"
-    drop_in.parent.mkdir()
-    drop_in.write_text("[Service]\nEnvironment=UNTIL=node-ready.service\n")
-    watched = root / "etc/systemd/system/ebs-prewarm-effect.service.d/node.conf"
-    watched.parent.mkdir(parents=True, exist_ok=True)
-    watched.write_text(
-        drop_in.read_text() + "ExecStart=\nExecStart=/usr/local/lib/node/ebs-prewarm --log info effect --until-unit ${UNTIL} "
+    until = "[Service]\nEnvironment=UNTIL=node-ready.service\n"
+    drop_in(root, "ebs-prewarm-record", until)
+    drop_in(
+        root, "ebs-prewarm-effect",
+        until + "ExecStart=\nExecStart=/usr/local/lib/node/ebs-prewarm --log info effect --until-unit ${UNTIL} "
         "--for 15min --journal /run/ebs-prewarm --report /run/ebs-prewarm/effect.json --recording /run/ebs-prewarm/effect.rec\n"
     )
-    # Boots that warm the rest do it at once: the hardest for what is to stand back.
-    drop_in = root / "etc/systemd/system/ebs-prewarm-rest.service.d/node.conf"
-    drop_in.parent.mkdir()
-    # The profile is in the initramfs alone, which leaves a copy there: in the image it would be another image.
-    drop_in.write_text(
+    # Boots that warm the rest do it at once: the hardest for what is to stand back. The profile is in the initramfs
+    # alone, which leaves a copy there: in the image it would be another image.
+    drop_in(
+        root, "ebs-prewarm-rest",
         "[Unit]\nConditionFileNotEmpty=\n[Service]\nExecStart=\n"
         "ExecStart=/usr/sbin/ebs-prewarm warm --profile /run/node-boot.bin --rest allocated --journal /run/ebs-prewarm "
         "--stamp /var/lib/ebs-prewarm --report /run/ebs-prewarm/rest.json\n"

@@ -20,6 +20,7 @@ from .image import PART_UUID
 from .shell import LabError
 
 SERIAL = "vol0123456789abcdef0"
+PROCESSORS = 2
 FAST_BYTES = 2 << 30
 OUTBOX_BYTES = 64 << 20
 CONSOLE_BYTES_KEPT = 64 << 10
@@ -68,7 +69,7 @@ def command(kernel, initrd, words, volume, fast, outbox, device="nvme", aio="thr
     plain = "format=raw,cache=unsafe,if=none"
     append = [f"root=PARTUUID={PART_UUID}", "ro", "console=ttyS0", "quiet", "systemd.show_status=0", *CHEAP, *words]
     return [
-        "qemu-system-x86_64", *accelerator(), "-smp", "2", "-name", "node,debug-threads=on", "-m", "2048", "-display", "none", "-monitor", "none",
+        "qemu-system-x86_64", *accelerator(), "-smp", str(PROCESSORS), "-name", "node,debug-threads=on", "-m", "2048", "-display", "none", "-monitor", "none",
         "-serial", "stdio", "-nodefaults", "-no-reboot", "-rtc", "base=2024-01-01",
         "-kernel", str(kernel), "-initrd", str(initrd), "-append", " ".join(append),
         "-drive", cold, "-device", devices[device],
@@ -110,7 +111,7 @@ def pin(process, timeout_s=5):
     ours = sorted(os.sched_getaffinity(0))
     limit = time.monotonic() + timeout_s
     pinned = set()
-    while len(pinned) < len(ours) and time.monotonic() < limit and process.poll() is None:
+    while len(pinned) < PROCESSORS and time.monotonic() < limit and process.poll() is None:
         for task in pathlib.Path(f"/proc/{process.pid}/task").glob("*"):
             try:
                 name = re.match(r"CPU (\d+)/", (task / "comm").read_text())
@@ -119,10 +120,7 @@ def pin(process, timeout_s=5):
                     pinned.add(name[1])
             except OSError:
                 continue
-        if len(pinned) < min(2, len(ours)):
-            time.sleep(0.02)
-        else:
-            break
+        time.sleep(0.02)
 
 
 def watch(process, cold, started, timeout_s):
