@@ -6,7 +6,8 @@
 use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::recording::{Flags, Recording, Touch};
-use crate::report::{EffectReport, Missed, Share, StageEffect};
+use crate::report::{self, EffectReport, Missed, Share, StageEffect};
+use crate::units::{SECTOR_BYTES, as_s};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 
@@ -101,15 +102,15 @@ struct Asked {
 
 /// Who was first, for each unit of the plan; and what the plan lacks.
 pub fn of(warmed: &Warmed, boot: &Recording) -> EffectReport {
-    let unit_sectors = (warmed.unit_bytes / 512).max(1);
+    let unit_sectors = (warmed.unit_bytes / SECTOR_BYTES).max(1);
     let units = planned(warmed, unit_sectors);
     let mut report = EffectReport {
         device: warmed.device.clone(),
         profile: warmed.profile.clone(),
         unit_bytes: warmed.unit_bytes,
         end: warmed.end.clone(),
-        from_s: as_s(boot.header.from_us),
-        until_s: as_s(boot.header.until_us),
+        from_s: us_as_s(boot.header.from_us),
+        until_s: us_as_s(boot.header.until_us),
         lost: boot.header.lost(),
         stages: warmed
             .stages
@@ -118,7 +119,8 @@ pub fn of(warmed: &Warmed, boot: &Recording) -> EffectReport {
             .collect(),
         own: warmed.own,
         boot: warmed.boot,
-        ..EffectReport::new()
+        schema: report::SCHEMA,
+        ..EffectReport::default()
     };
     let mut waits = Waits::default();
     let asked = asked(warmed, boot, &units, unit_sectors);
@@ -214,7 +216,7 @@ fn asked(warmed: &Warmed, boot: &Recording, units: &BTreeMap<u64, Unit>, unit_se
                 start_sector: touch.extent.start(),
                 sectors: touch.extent.sectors(),
                 stage: stage_at(boot, touch.time_us),
-                at_s: as_s(touch.time_us),
+                at_s: us_as_s(touch.time_us),
                 latency_us: touch.latency_us,
                 process: process.into(),
             });
@@ -281,7 +283,7 @@ fn seconds_of(mut spans: Vec<(u64, u64)>) -> f64 {
         sum_us += to_us.saturating_sub(from_us.max(until_us));
         until_us = until_us.max(to_us);
     }
-    as_s(sum_us)
+    us_as_s(sum_us)
 }
 
 /// The tenth part of the values is at most this.
@@ -297,12 +299,12 @@ fn curve(times_us: impl Iterator<Item = u64>) -> Vec<(f64, u64)> {
     times.sort_unstable();
     let step = times.len().div_ceil(POINTS_MAX).max(1);
     let last = times.len();
-    let points = times.iter().enumerate().map(|(at, us)| (as_s(*us), at as u64 + 1));
+    let points = times.iter().enumerate().map(|(at, us)| (us_as_s(*us), at as u64 + 1));
     points.filter(|(_, count)| (*count as usize).is_multiple_of(step) || *count as usize == last).collect()
 }
 
-fn as_s(us: u64) -> f64 {
-    us as f64 / 1e6
+fn us_as_s(us: u64) -> f64 {
+    as_s(us.saturating_mul(1_000))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod markdown;
 mod page;
 mod prices;
 mod probe;
+mod prometheus;
 mod volumes;
 
 pub use bench::*;
@@ -26,6 +27,7 @@ pub use histograms::*;
 pub use map::*;
 pub use prices::*;
 pub use probe::*;
+pub use prometheus::*;
 pub use volumes::*;
 
 #[cfg(feature = "report")]
@@ -33,7 +35,7 @@ use bench::mb_per_s;
 #[cfg(feature = "report")]
 use probe::{confidence, percent};
 
-use crate::units::{human_bytes, human_ns};
+use crate::units::{human_bytes, human_ns, human_s};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -267,7 +269,6 @@ impl WarmReport {
     pub fn text(&self) -> String {
         let mut out = String::new();
         let totals = &self.totals;
-        let ns = |seconds: f64| human_ns((seconds * 1e9) as u64);
         let _ = writeln!(out, "{}: {} ({} mode, {})", self.device, self.end, self.mode, self.engine);
         let _ = writeln!(
             out,
@@ -276,7 +277,7 @@ impl WarmReport {
             totals.units,
             totals.reads,
             human_bytes(totals.bytes_read),
-            ns(totals.elapsed_s),
+            human_s(totals.elapsed_s),
         );
         if self.stages.len() > 1 {
             for stage in &self.stages {
@@ -286,8 +287,8 @@ impl WarmReport {
                     stage.name,
                     stage.units,
                     stage.reads,
-                    stage.started_s.map_or_else(|| "-".into(), ns),
-                    ns(stage.elapsed_s),
+                    stage.started_s.map_or_else(|| "-".into(), human_s),
+                    human_s(stage.elapsed_s),
                 );
             }
         }

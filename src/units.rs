@@ -172,6 +172,11 @@ pub fn as_ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Seconds as [`human_ns`] has them; what is negative is nothing.
+pub fn human_s(seconds: f64) -> String {
+    human_ns((seconds * 1e9) as u64)
+}
+
 /// Nanoseconds as seconds, for reports.
 pub fn as_s(ns: u64) -> f64 {
     ns as f64 / 1e9

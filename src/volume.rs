@@ -117,6 +117,11 @@ impl Identity {
             || self.partitions.iter().any(|p| p.partuuid.is_some() || p.fs_uuid.is_some())
     }
 
+    /// What it carries as a whole, which a copy carries as well: its partition table, else the filesystem that has it.
+    pub fn carried(&self) -> Option<&str> {
+        self.table_uuid.as_deref().or(self.fs_uuid.as_deref())
+    }
+
     /// Whether an identity that came from a file keeps to the limits, so that nothing computed from it overflows.
     pub fn validate(&self) -> Result<()> {
         let refuse =

@@ -3,6 +3,8 @@
 use crate::error::{Context, Error, Result};
 use crate::files::{check_writable, write_atomically};
 use crate::profile::{Profile, load};
+#[cfg(any(feature = "people", feature = "report"))]
+use crate::recording::{Recording, format};
 use crate::report::{Document, Form, json};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -29,6 +31,17 @@ pub fn read_file(path: &Path, what: &str, bytes_max: u64) -> Result<Vec<u8>> {
 pub fn load_profile(path: &Path) -> Result<Profile> {
     let bytes = read_file(path, "profile", PROFILE_BYTES_MAX)?;
     load(&bytes).context(|| format!("failed to load profile `{}`", path.display()))
+}
+
+/// Larger files are no recordings: 4 million touches of 30 bytes each are 126 MB.
+#[cfg(any(feature = "people", feature = "report"))]
+const RECORDING_BYTES_MAX: u64 = 256 << 20;
+
+#[cfg(any(feature = "people", feature = "report"))]
+/// A recording; the path is in every error.
+pub fn load_recording(path: &Path) -> Result<Recording> {
+    let bytes = read_file(path, "recording", RECORDING_BYTES_MAX)?;
+    format::decode(&bytes).context(|| format!("failed to load recording `{}`", path.display()))
 }
 
 /// Writes a report as what its name says, whole or not at all.

@@ -10,7 +10,7 @@ use crate::files::{check_writable, replace_readable, write_atomically};
 use crate::process;
 use crate::record::{Options, Session, Signals, Stops, is_left_on};
 use crate::recording::{Recording, format, joined};
-use crate::report::{EffectReport, Share};
+use crate::report::EffectReport;
 use crate::units::parse_duration;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -71,14 +71,10 @@ pub fn run(args: EffectArgs, output: Output) -> Result<()> {
         .hint("warm with --watch and --journal; what it leaves on can be asked for once"));
     }
     let signals = Signals::hold()?;
-    let mut session = open(root, &args, disk.number.kernel())?;
-    session.ask_for_stages();
+    let mut session = open(root, &args, disk.number.kernel(), &signals)?;
     let stops = Stops {
-        after: Some(args.after.unwrap_or(if args.until_unit.is_some() {
-            Duration::MAX
-        } else {
-            Duration::ZERO
-        })),
+        // Without anything to wait for, what there is by now is all.
+        after: args.after.or(args.until_unit.is_none().then_some(Duration::ZERO)),
         until_unit: args.until_unit.clone(),
         ..Stops::default()
     };
@@ -96,7 +92,7 @@ pub fn run(args: EffectArgs, output: Output) -> Result<()> {
         boot.header.volume = Some(identity(root, &disk, &boot));
         write_atomically(path, &format::encode(&boot))?;
     }
-    warmed.boot = plus(warmed.boot, share(finished.foreign, process::machine_cpu_s(root).unwrap_or(0.0)));
+    warmed.boot = warmed.boot.plus(share(finished.foreign, process::machine_cpu_s(root).unwrap_or(0.0)));
     let report = effect::of(&warmed, &boot);
     tracing::info!("{}", report.line());
     let written = args.report.as_deref().map_or(Ok(()), |path| write_report(path, &report));
@@ -106,15 +102,14 @@ pub fn run(args: EffectArgs, output: Output) -> Result<()> {
 }
 
 /// Takes the trace over, as soon as the warming lets go of it.
-fn open(root: &Path, args: &EffectArgs, device: u32) -> Result<Session> {
-    let own_threads = vec![std::process::id()];
-    let options = Options { device, own_threads, own_process: true, lasting: true, ..Options::default() };
+fn open(root: &Path, args: &EffectArgs, device: u32, signals: &Signals) -> Result<Session> {
+    let options = Options { device, own_process: true, lasting: true, ..Options::default() };
     let until = Instant::now() + args.after.unwrap_or(WAIT);
     loop {
         match Session::start(root, &options) {
-            Err(error) if Instant::now() >= until => return Err(error),
-            Err(_) => std::thread::sleep(PAUSE),
             Ok(session) => return Ok(session),
+            Err(error) if Instant::now() >= until || signals.wait(PAUSE).is_some() => return Err(error),
+            Err(_) => {}
         }
     }
 }
@@ -125,14 +120,4 @@ fn check_boot(first: &Recording, second: &Recording) -> Result<()> {
     }
     Err(Error::failed("failed to join what was seen of this boot: what the warming left is of another boot")
         .hint("keep the journal below /run, which a reboot forgets"))
-}
-
-fn plus(one: Share, other: Share) -> Share {
-    Share {
-        reads: one.reads + other.reads,
-        bytes_read: one.bytes_read + other.bytes_read,
-        writes: one.writes + other.writes,
-        bytes_written: one.bytes_written + other.bytes_written,
-        cpu_s: one.cpu_s + other.cpu_s,
-    }
 }

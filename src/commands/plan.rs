@@ -5,7 +5,7 @@ use super::warm::What;
 use crate::error::Result;
 use crate::plan::{Expectation, Mode, Plan, StagePlan};
 use crate::report::{FAST_SNAPSHOT_RESTORE_PER_MONTH_USD, provisioned_rate_usd};
-use crate::units::{ByteSize, SECTOR_BYTES, as_s, human_bytes, human_ns};
+use crate::units::{ByteSize, SECTOR_BYTES, as_s, human_bytes, human_s};
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
@@ -98,13 +98,12 @@ pub fn run(args: PlanArgs, output: Output) -> Result<()> {
 
 fn text(planned: &Planned) -> String {
     let mut out = String::new();
-    let seconds = |s: f64| human_ns((s * 1e9) as u64);
     let unit = ByteSize(planned.unit_bytes);
     let _ = writeln!(out, "{}: {} mode, units of {unit}", planned.device, planned.mode);
     let _ = writeln!(out, "{:<12} {:>8} {:>8} {:>10}  warm after", "stage", "units", "reads", "bytes");
     for stage in &planned.stages {
         let bytes = human_bytes(stage.bytes);
-        let until = seconds(stage.expected_until_s);
+        let until = human_s(stage.expected_until_s);
         let _ =
             writeln!(out, "{:<12} {:>8} {:>8} {bytes:>10}  {until}", stage.name, stage.units, stage.reads);
     }
@@ -113,7 +112,7 @@ fn text(planned: &Planned) -> String {
         "in all {} reads, {}; expected {} on {}",
         planned.reads,
         human_bytes(planned.bytes),
-        seconds(planned.expected_s),
+        human_s(planned.expected_s),
         planned.expected_on,
     );
     let prices = &planned.prices;

@@ -1,7 +1,7 @@
 //! `warm --watch`: the boot's own requests are listened to meanwhile, and what came of it is left for `effect`.
 
 #[cfg(feature = "report")]
-use super::common::read_file;
+use super::common::{load_recording, read_file};
 use crate::device::Device;
 #[cfg(feature = "report")]
 use crate::effect::WARMED_BYTES_MAX;
@@ -9,16 +9,12 @@ use crate::effect::{Read, SCHEMA, Warmed};
 use crate::error::{Context, Result};
 use crate::extent::Extent;
 use crate::files::write_atomically;
-use crate::record::{Live, Requests, Watched};
+use crate::record::{Live, Requests, Watched, watch_name};
 use crate::recording::{Recording, format};
 use crate::report::{Share, WarmReport};
 use crate::warm::Timed;
 use crossbeam_channel::Receiver;
 use std::path::{Path, PathBuf};
-
-/// A recording of a boot that is believed.
-#[cfg(feature = "report")]
-const RECORDING_BYTES_MAX: u64 = 256 << 20;
 
 /// Listens while a volume is warmed.
 #[derive(Debug)]
@@ -41,7 +37,7 @@ pub struct Place {
 impl Place {
     /// In this directory, for the disk with this number, as trace events carry it.
     pub fn new(dir: &Path, number: u32) -> Place {
-        Place { dir: dir.into(), disk: format!("watch-{}-{}", number >> 20, number & ((1 << 20) - 1)) }
+        Place { dir: dir.into(), disk: watch_name(number) }
     }
 
     fn path(&self, ending: &str) -> PathBuf {
@@ -56,10 +52,7 @@ impl Place {
             error.hint("it is written when the warming has ended; one that was killed leaves none")
         })?;
         let warmed = Warmed::parse(&bytes).context(|| format!("failed to load `{}`", warmed.display()))?;
-        let bytes = read_file(&recording, "recording", RECORDING_BYTES_MAX)?;
-        let recording = format::decode(&bytes)
-            .context(|| format!("failed to load recording `{}`", recording.display()))?;
-        Ok((warmed, recording))
+        Ok((warmed, load_recording(&recording)?))
     }
 
     fn write(&self, warmed: &Warmed, recording: &Recording) -> Result<()> {

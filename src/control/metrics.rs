@@ -6,8 +6,8 @@ use super::protocol::VERBS;
 use super::state::State;
 use super::status::{Phase, StageStatus};
 use crate::plan::STAGES_KNOWN;
+use crate::report::Metrics;
 use hdrhistogram::Histogram;
-use std::fmt::Write;
 
 /// Upper bounds of the histogram of latencies, microseconds: from a warm read to a stall.
 const BOUNDS_US: [u64; 14] = [
@@ -78,41 +78,21 @@ impl Counts {
     }
 }
 
-struct Text(String);
-
-impl Text {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = write!(self.0, "# HELP ebs_prewarm_{name} {help}\n# TYPE ebs_prewarm_{name} {kind}\n");
-    }
-
-    fn value(&mut self, name: &str, value: impl std::fmt::Display) {
-        let _ = writeln!(self.0, "ebs_prewarm_{name} {value}");
-    }
-
-    fn labelled(&mut self, name: &str, label: &str, of: &str, value: impl std::fmt::Display) {
-        let _ = writeln!(self.0, "ebs_prewarm_{name}{{{label}=\"{}\"}} {value}", escaped(of));
-    }
-
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
-        self.head(name, kind, help);
-        self.value(name, value);
-    }
-
-    fn by_stage(&mut self, name: &str, help: &str, stages: &[StageStatus], of: impl Fn(&StageStatus) -> u64) {
-        self.head(name, "gauge", help);
-        stages.iter().for_each(|stage| self.labelled(name, "stage", &stage.name, of(stage)));
-    }
-}
-
-/// As the value of a label.
-fn escaped(text: &str) -> String {
-    text.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n")
+fn by_stage(
+    text: &mut Metrics,
+    name: &str,
+    help: &str,
+    stages: &[StageStatus],
+    of: impl Fn(&StageStatus) -> u64,
+) {
+    text.head(name, "gauge", help);
+    stages.iter().for_each(|stage| text.labelled(name, "stage", &stage.name, of(stage)));
 }
 
 /// All of them.
 pub fn text(state: &State, counts: &Counts, cpu_s: f64, now_ns: u64) -> String {
     let status = state.status(now_ns);
-    let mut text = Text(String::with_capacity(8 << 10));
+    let mut text = Metrics(String::with_capacity(8 << 10));
     text.head("build_info", "gauge", "Version of the program.");
     text.labelled("build_info", "version", env!("CARGO_PKG_VERSION"), 1);
     text.head("phase", "gauge", "1 for the phase that the daemon is in.");
@@ -126,13 +106,13 @@ pub fn text(state: &State, counts: &Counts, cpu_s: f64, now_ns: u64) -> String {
         }
     }
     let stages = &stages;
-    text.by_stage("stage_units", "Units of hydration in a stage.", stages, |stage| stage.units);
-    text.by_stage("stage_reads", "Reads planned for a stage.", stages, |stage| stage.reads);
-    text.by_stage("stage_reads_done", "Reads of a stage that were done.", stages, |stage| stage.done);
+    by_stage(&mut text, "stage_units", "Units of hydration in a stage.", stages, |stage| stage.units);
+    by_stage(&mut text, "stage_reads", "Reads planned for a stage.", stages, |stage| stage.reads);
+    by_stage(&mut text, "stage_reads_done", "Reads of a stage that were done.", stages, |stage| stage.done);
     let help = "Reads of a stage that others, or an earlier run, had done.";
-    text.by_stage("stage_reads_left_out", help, stages, |stage| stage.skipped);
-    text.by_stage("stage_reads_failed", "Reads of a stage that failed.", stages, |stage| stage.failed);
-    text.by_stage("stage_over", "1 when nothing of a stage is left to be read.", stages, |stage| {
+    by_stage(&mut text, "stage_reads_left_out", help, stages, |stage| stage.skipped);
+    by_stage(&mut text, "stage_reads_failed", "Reads of a stage that failed.", stages, |stage| stage.failed);
+    by_stage(&mut text, "stage_over", "1 when nothing of a stage is left to be read.", stages, |stage| {
         u64::from(stage.is_over)
     });
     let traffic = status.traffic;
@@ -157,7 +137,7 @@ pub fn text(state: &State, counts: &Counts, cpu_s: f64, now_ns: u64) -> String {
     text.0
 }
 
-fn latencies(text: &mut Text, latencies: &Latencies) {
+fn latencies(text: &mut Metrics, latencies: &Latencies) {
     let name = "read_duration_seconds";
     text.head(name, "histogram", "Time from submission of a read to its end.");
     let mut sum = 0;

@@ -3,7 +3,7 @@
 //! Holds: text for people has no control character but the end of a line, whoever has sent it.
 
 use crate::engine::Settled;
-use crate::units::{human_bytes, human_ns};
+use crate::units::{human_bytes, human_s};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
@@ -147,10 +147,6 @@ pub fn plain(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }
 
-fn seconds(value: f64) -> String {
-    human_ns((value.max(0.0) * 1e9) as u64)
-}
-
 impl Status {
     /// One line, as systemd shows it.
     pub fn line(&self) -> String {
@@ -163,7 +159,7 @@ impl Status {
             let _ = write!(line, ", {} errors", self.traffic.errors);
         }
         if let Some(eta_s) = self.eta_s {
-            let _ = write!(line, ", {} left", seconds(eta_s));
+            let _ = write!(line, ", {} left", human_s(eta_s));
         }
         if let Some(error) = &self.error {
             let _ = write!(line, ": {}", plain(error.lines().next().unwrap_or_default()));
@@ -200,7 +196,7 @@ impl Status {
         let _ = writeln!(
             text,
             "  {reads} reads in {}, {}; now {:.0} reads/s, {}/s, depth {}; {errors} errors, {retries} retries",
-            seconds(self.elapsed_s),
+            human_s(self.elapsed_s),
             human_bytes(bytes),
             self.reads_per_s,
             human_bytes(self.bytes_per_s.max(0.0) as u64),

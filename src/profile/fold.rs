@@ -4,10 +4,8 @@
 
 use super::{Entry, Profile, Stage};
 use crate::error::Result;
+use crate::plan::STAGES_KNOWN;
 use std::collections::{BTreeSet, HashMap};
-
-/// Stages of a boot in order; one that is new to a profile comes before those that follow it here.
-const ORDER: [&str; 4] = ["initrd", "sysinit", "ready", "later"];
 
 /// The profile with the units added that another one of the same volume has besides; and how many.
 pub fn fold(base: &Profile, fresh: &Profile, unit_sectors: u64) -> Result<(Profile, usize)> {
@@ -61,8 +59,9 @@ fn regions(folded: &mut Profile, fresh: &Profile) -> HashMap<u16, u16> {
     numbers
 }
 
+/// The stage with a name. One that is new comes before those that follow it in a boot.
 fn stage_of<'a>(profile: &'a mut Profile, name: &str) -> &'a mut Stage {
-    let rank = |name: &str| ORDER.iter().position(|known| *known == name);
+    let rank = |name: &str| STAGES_KNOWN.iter().position(|known| *known == name);
     let at = profile.stages.iter().position(|stage| stage.name == name).unwrap_or_else(|| {
         let follows =
             |stage: &Stage| rank(&stage.name).zip(rank(name)).is_some_and(|(other, new)| other > new);

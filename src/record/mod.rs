@@ -218,20 +218,20 @@ struct Opened {
     no_boot_ring: Option<Error>,
 }
 
-/// The instance of a device that one process leaves to the next.
-fn lasting_name(device: u32) -> String {
-    format!("ebs-prewarm-watch-{}-{}", device >> 20, device & ((1 << 20) - 1))
+/// What is left of a device for the next process goes by this.
+pub fn watch_name(device: u32) -> String {
+    format!("watch-{}-{}", device >> 20, device & ((1 << 20) - 1))
 }
 
 /// Whether a process has left tracing on for a device.
 pub fn is_left_on(root: &Path, device: u32) -> bool {
-    tracefs::find(root).is_ok_and(|tracefs| tracefs.join("instances").join(lasting_name(device)).is_dir())
+    tracefs::find(root).is_ok_and(|tracefs| tracefs::lasting_dir(&tracefs, &watch_name(device)).is_dir())
 }
 
 /// The boot's ring where it is asked for, or else an instance of our own. A reference boot happens once: where its
 /// beginning was not traced, the rest is recorded all the same, and the caller learns why.
 fn open(root: &Path, tracefs: &Path, options: &Options) -> Result<Opened> {
-    let (mut no_boot_ring, mut lock) = (None, None);
+    let mut no_boot_ring = None;
     if options.boot_ring {
         let taken = boot::find(tracefs).and_then(|boot::BootRing { instance, lock }| {
             Ok((rings::take_over(&instance, options.device)?, instance, lock))
@@ -246,29 +246,20 @@ fn open(root: &Path, tracefs: &Path, options: &Options) -> Result<Opened> {
             }
         }
     }
-    let (instance, is_on) = match options.lasting {
-        true => Instance::lasting(tracefs, &lasting_name(options.device))?,
-        false => (Instance::create(root, tracefs)?, false),
+    let (instance, lock, is_on) = if options.lasting {
+        let tracefs::Lasting { instance, lock, was_there } =
+            Instance::lasting(tracefs, &watch_name(options.device))?;
+        (instance, Some(lock), was_there)
+    } else {
+        (Instance::create(root, tracefs)?, None, false)
     };
-    if options.lasting {
-        match wait::lock_dir(&instance.path("")) {
-            Ok(file) => lock = Some(file),
-            Err(cause) => {
-                let shown = instance.path("").display().to_string();
-                // It is another's.
-                instance.leave();
-                return Err(Error::failed(format!("failed to lock trace instance `{shown}`"))
-                    .because(cause)
-                    .hint("another process listens to this disk; wait for its end"));
-            }
-        }
-    }
-    if is_on {
-        let rings = rings::take_over(&instance, options.device)?;
-        return Ok(Opened { rings, instance, lock, no_boot_ring });
-    }
-    let rings = rings::set_up(&instance, options.device, options.ring_bytes)?;
-    instance.write("tracing_on", "1")?;
+    let rings = if is_on {
+        rings::take_over(&instance, options.device)?
+    } else {
+        let rings = rings::set_up(&instance, options.device, options.ring_bytes)?;
+        instance.write("tracing_on", "1")?;
+        rings
+    };
     Ok(Opened { rings, instance, lock, no_boot_ring })
 }
 
@@ -305,7 +296,8 @@ impl Session {
             root: root.into(),
             began_ns,
             no_boot_ring,
-            is_boot: options.boot_ring,
+            // What was left on belongs to a boot as well.
+            is_boot: options.boot_ring || options.lasting,
             unit: None,
             active_us: None,
         };
@@ -363,11 +355,6 @@ impl Session {
                 return Ok(Stopped::Signal(signal));
             }
         }
-    }
-
-    /// The stages of the boot are asked for at the end.
-    pub fn ask_for_stages(&mut self) {
-        self.is_boot = true;
     }
 
     /// Takes what is there by now, and leaves tracing on for whoever goes on. What was lost is for that one to ask.

@@ -116,6 +116,21 @@ pub fn remove_leftovers(root: &Path, tracefs: &Path) -> Vec<String> {
         .collect()
 }
 
+/// Where what goes by a name is traced to.
+pub fn lasting_dir(tracefs: &Path, name: &str) -> PathBuf {
+    tracefs.join("instances").join(format!("{PREFIX}{name}"))
+}
+
+/// An instance that one process leaves to the next.
+#[derive(Debug)]
+pub struct Lasting {
+    pub instance: Instance,
+    /// Keeps others from taking half of what is in it; released when it is closed.
+    pub lock: File,
+    /// Whether it was left by an earlier one: it is traced to.
+    pub was_there: bool,
+}
+
 /// A place that is traced to.
 #[derive(Debug)]
 pub struct Instance {
@@ -135,18 +150,25 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Makes one under a name that outlives the process, or takes over the one that is there; whether it was there.
-    pub fn lasting(tracefs: &Path, name: &str) -> Result<(Instance, bool)> {
-        let dir = tracefs.join("instances").join(name);
-        match fs::create_dir(&dir) {
-            Ok(()) => {
-                let instance = Instance { dir, is_top: false, undone: false };
-                instance.write("tracing_on", "0")?;
-                Ok((instance, false))
-            }
-            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok((Instance::adopt(dir), true)),
-            Err(cause) => Err(refused("make trace instance", &dir, cause)),
+    /// Makes one under a name that outlives the process, or takes over the one that is there.
+    pub fn lasting(tracefs: &Path, name: &str) -> Result<Lasting> {
+        let dir = lasting_dir(tracefs, name);
+        let was_there = match fs::create_dir(&dir) {
+            Ok(()) => false,
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => true,
+            Err(cause) => return Err(refused("make trace instance", &dir, cause)),
+        };
+        // Before there is an instance that would be undone: it may be another's.
+        let lock = wait::lock_dir(&dir).map_err(|cause| {
+            Error::failed(format!("failed to lock trace instance `{}`", dir.display()))
+                .because(cause)
+                .hint("another process listens to this disk; wait for its end")
+        })?;
+        let instance = Instance { dir, is_top: false, undone: false };
+        if !was_there {
+            instance.write("tracing_on", "0")?;
         }
+        Ok(Lasting { instance, lock, was_there })
     }
 
     /// Leaves it as it is, tracing on: somebody else goes on with it.

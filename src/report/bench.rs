@@ -2,7 +2,7 @@
 
 use super::probe::{confidence, percent};
 use super::{Bins, ColdShare, Foreground, LatencyUs, StorageReport};
-use crate::units::{ByteSize, human_bytes, human_ns};
+use crate::units::{ByteSize, human_bytes, human_ns, human_s};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::fmt::Write;
@@ -271,7 +271,7 @@ impl BenchReport {
                 method.name,
                 method.units,
                 human_bytes(method.bytes_read),
-                human_ns((method.elapsed_s * 1e9) as u64),
+                human_s(method.elapsed_s),
                 mb_per_s(method.hydrated_bytes_per_s),
                 format!("{}/{}", method.checked.warm, method.checked.blocks),
                 latencies[0],

@@ -1,7 +1,7 @@
 //! What a warming did for the boot that it ran beside, as plain values and as text.
 
-use super::SCHEMA;
-use crate::units::{SECTOR_BYTES, human_bytes, human_ns};
+use super::Metrics;
+use crate::units::{SECTOR_BYTES, human_bytes, human_ns, human_s};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
@@ -71,6 +71,19 @@ pub struct Share {
     pub cpu_s: f64,
 }
 
+impl Share {
+    /// The sum of both.
+    pub fn plus(self, more: Share) -> Share {
+        Share {
+            reads: self.reads + more.reads,
+            bytes_read: self.bytes_read + more.bytes_read,
+            writes: self.writes + more.writes,
+            bytes_written: self.bytes_written + more.bytes_written,
+            cpu_s: self.cpu_s + more.cpu_s,
+        }
+    }
+}
+
 /// What a warming did for the boot.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EffectReport {
@@ -111,11 +124,6 @@ pub struct EffectReport {
 }
 
 impl EffectReport {
-    /// Empty.
-    pub fn new() -> EffectReport {
-        EffectReport { schema: SCHEMA, ..EffectReport::default() }
-    }
-
     /// The warming's share of the requests that read, 0 to 1.
     pub fn share_of_reads(&self) -> f64 {
         share(self.own.reads as f64, self.boot.reads as f64)
@@ -146,8 +154,8 @@ impl EffectReport {
             totals.never,
             totals.left,
             self.missed_units,
-            seconds(self.stall_avoided_s),
-            seconds(self.stall_suffered_s),
+            human_s(self.stall_avoided_s),
+            human_s(self.stall_suffered_s),
             100.0 * self.share_of_reads(),
             100.0 * self.share_of_bytes(),
             100.0 * self.share_of_cpu(),
@@ -161,8 +169,8 @@ impl EffectReport {
             out,
             "{}: what warming did for this boot, from {} to {} after the kernel started",
             self.device,
-            seconds(self.from_s),
-            seconds(self.until_s),
+            human_s(self.from_s),
+            human_s(self.until_s),
         );
         let _ = writeln!(
             out,
@@ -178,8 +186,8 @@ impl EffectReport {
         let _ = writeln!(
             out,
             "waiting: {} avoided, {} suffered",
-            seconds(self.stall_avoided_s),
-            seconds(self.stall_suffered_s),
+            human_s(self.stall_avoided_s),
+            human_s(self.stall_suffered_s),
         );
         let _ = writeln!(
             out,
@@ -190,7 +198,7 @@ impl EffectReport {
             100.0 * self.share_of_bytes(),
             human_bytes(self.own.bytes_read),
             100.0 * self.share_of_cpu(),
-            seconds(self.own.cpu_s),
+            human_s(self.own.cpu_s),
         );
         if self.missed_units > 0 {
             let _ = writeln!(
@@ -205,7 +213,7 @@ impl EffectReport {
                 let _ = writeln!(
                     out,
                     "  at {} {}: {} at {}{took}",
-                    seconds(missed.at_s),
+                    human_s(missed.at_s),
                     missed.process,
                     human_bytes(missed.sectors * SECTOR_BYTES),
                     human_bytes(missed.start_sector * SECTOR_BYTES),
@@ -218,47 +226,34 @@ impl EffectReport {
 
     /// For Prometheus: all of them are there, at 0 too.
     pub fn metrics(&self) -> String {
-        let mut out = String::new();
-        let mut head = |name: &str, help: &str, values: &[(String, f64)]| {
-            let _ = writeln!(
-                out,
-                "# HELP ebs_prewarm_effect_{name} {help}\n# TYPE ebs_prewarm_effect_{name} gauge"
-            );
-            for (labels, value) in values {
-                let _ = writeln!(out, "ebs_prewarm_effect_{name}{labels} {value}");
-            }
-        };
-        let mut units: Vec<(String, f64)> = Vec::new();
-        for (state, count) in self.totals.by_state() {
-            units.push((format!("{{state=\"{state}\"}}"), count as f64));
+        let mut out = Metrics::default();
+        let units = "effect_units";
+        out.head(units, "gauge", "Units by who was first: the warming or the boot.");
+        for (state, count) in self.totals.by_state().into_iter().chain([("missed", self.missed_units)]) {
+            out.labelled(units, "state", state, count);
         }
-        units.push(("{state=\"missed\"}".into(), self.missed_units as f64));
-        head("units", "Units by who was first: the warming or the boot.", &units);
-        let one = |value: f64| [(String::new(), value)];
-        head(
-            "written_units",
-            "Units that the boot wrote in part and the profile lacks.",
-            &one(self.written_units as f64),
-        );
-        head("stall_avoided_seconds", "Waiting that the boot was spared.", &one(self.stall_avoided_s));
-        head(
-            "stall_suffered_seconds",
-            "Waiting of the boot for units that were not warm.",
-            &one(self.stall_suffered_s),
-        );
-        let sides = |own: f64, boot: f64| [("{by=\"warming\"}".into(), own), ("{by=\"boot\"}".into(), boot)];
-        head("reads", "Requests that read.", &sides(self.own.reads as f64, self.boot.reads as f64));
-        head("read_bytes", "Bytes read.", &sides(self.own.bytes_read as f64, self.boot.bytes_read as f64));
-        head("cpu_seconds", "Processor time of the warming.", &one(self.own.cpu_s));
-        head("lost_events", "Events that were lost.", &one(self.lost as f64));
-        out
+        let mut one = |name: &str, help: &str, value: f64| out.one(name, "gauge", help, value);
+        let written = self.written_units as f64;
+        one("effect_written_units", "Units that the boot wrote in part and the profile lacks.", written);
+        let (avoided_s, suffered_s) = (self.stall_avoided_s, self.stall_suffered_s);
+        one("effect_stall_avoided_seconds", "Waiting that the boot was spared.", avoided_s);
+        let help = "Waiting of the boot for units that were not warm.";
+        one("effect_stall_suffered_seconds", help, suffered_s);
+        let (own, boot) = (&self.own, &self.boot);
+        for (name, help, own, boot) in [
+            ("effect_reads", "Requests that read.", own.reads, boot.reads),
+            ("effect_read_bytes", "Bytes read.", own.bytes_read, boot.bytes_read),
+        ] {
+            out.head(name, "gauge", help);
+            out.labelled(name, "by", "warming", own);
+            out.labelled(name, "by", "boot", boot);
+        }
+        out.one("effect_cpu_seconds", "gauge", "Processor time of the warming.", own.cpu_s);
+        out.one("effect_lost_events", "gauge", "Events that were lost.", self.lost);
+        out.0
     }
 }
 
 fn share(own: f64, others: f64) -> f64 {
     if own + others > 0.0 { own / (own + others.max(0.0)) } else { 0.0 }
-}
-
-fn seconds(seconds: f64) -> String {
-    human_ns((seconds.max(0.0) * 1e9) as u64)
 }

@@ -1,7 +1,7 @@
 //! What `probe` found, and what is known of the storage.
 
 use super::{LatencyUs, UnitFound};
-use crate::units::{ByteSize, human_bytes, human_ns};
+use crate::units::{ByteSize, human_bytes, human_ns, human_s};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -197,7 +197,7 @@ impl ProbeReport {
             "it took {} reads, {}, {}; {} units are warm by that",
             self.reads,
             human_bytes(self.bytes_read),
-            human_ns((self.elapsed_s * 1e9) as u64),
+            human_s(self.elapsed_s),
             self.units_warmed,
         );
         if self.errors > 0 {

@@ -1,7 +1,7 @@
 //! What `warm` did with several volumes at once: the report of each, and sums.
 
 use super::{Document, Form, SCHEMA, WarmReport};
-use crate::units::{human_bytes, human_ns};
+use crate::units::{human_bytes, human_s};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -90,7 +90,7 @@ impl VolumesReport {
             totals.units,
             totals.reads,
             human_bytes(totals.bytes_read),
-            human_ns((totals.elapsed_s * 1e9) as u64),
+            human_s(totals.elapsed_s),
         )
     }
 }

@@ -39,8 +39,7 @@ where
 
 /// What a disk is found by, where the profile says: profiles with the same are for one disk.
 pub fn recorded_on(profile: &Profile) -> Option<&str> {
-    let volume = profile.volume.as_ref()?;
-    volume.table_uuid.as_deref().or(volume.fs_uuid.as_deref())
+    profile.volume.as_ref()?.carried()
 }
 
 /// The disks that are being warmed, each with the profile that it is for.

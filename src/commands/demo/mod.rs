@@ -10,7 +10,7 @@ mod workload;
 use super::output::Output;
 use crate::cold::Model;
 use crate::error::Result;
-use crate::units::{human_bytes, human_ns};
+use crate::units::{human_bytes, human_s};
 use clap::Args as ClapArgs;
 use serde::Serialize;
 use std::fmt::Write;
@@ -68,7 +68,6 @@ impl Findings {
 
     fn text(&self) -> String {
         let mut out = String::new();
-        let shown = |seconds: f64| human_ns((seconds * 1e9) as u64);
         if self.simulated {
             let _ = writeln!(out, "SIMULATED, in virtual time: no device was read.");
         }
@@ -84,7 +83,7 @@ impl Findings {
             human_bytes(self.profile_bytes),
         );
         let ahead =
-            format!("after {} of warming; the bound is {}", shown(self.warming_s), shown(self.bound_s));
+            format!("after {} of warming; the bound is {}", human_s(self.warming_s), human_s(self.bound_s));
         let beside = "both began at the same moment, as on a boot";
         let rows = [
             ("cold", Some(self.cold_s), ""),
@@ -94,7 +93,7 @@ impl Findings {
         ];
         for (name, seconds, note) in rows {
             if let Some(seconds) = seconds {
-                let row = format!("  {name:<18} {:>8}   {note}", shown(seconds));
+                let row = format!("  {name:<18} {:>8}   {note}", human_s(seconds));
                 let _ = writeln!(out, "{}", row.trim_end());
             }
         }

@@ -1,6 +1,7 @@
 //! `profile build`: from recordings to a profile.
 
-use super::{StageShown, load_recording, name_of, shown_stages, stage_table, volume_line, write_profile};
+use super::{StageShown, name_of, shown_stages, stage_table, volume_line, write_profile};
+use crate::commands::common::load_recording;
 use crate::commands::output::Output;
 use crate::error::{Context, Result};
 use crate::profile::Profile;

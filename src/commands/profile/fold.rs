@@ -1,12 +1,13 @@
 //! `profile fold`: what a boot asked for and a profile lacks.
 
-use super::{load_recording, write_profile};
-use crate::commands::common::{load_profile, parsed};
+use super::write_profile;
+use crate::commands::common::{load_profile, load_recording, parsed};
 use crate::commands::output::Output;
 use crate::error::{Context, Error, Kind, Result};
 use crate::profile::build::{Options, build};
 use crate::profile::fold::fold;
 use crate::units::{ByteSize, SECTOR_BYTES};
+use crate::volume::Identity;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -47,12 +48,10 @@ pub fn run(args: Args, output: Output) -> Result<()> {
     }
     let base = load_profile(&args.profile)?;
     let recordings = args.recordings.iter().map(|path| load_recording(path)).collect::<Result<Vec<_>>>()?;
-    if let Some((path, recording)) = args.recordings.iter().zip(&recordings).find(|(_, recording)| {
-        let of = |volume: Option<&crate::volume::Identity>| {
-            volume.and_then(|volume| volume.table_uuid.clone().or(volume.fs_uuid.clone()))
-        };
-        of(recording.header.volume.as_ref()) != of(base.volume.as_ref())
-    }) {
+    let carried = |volume: &Option<Identity>| volume.as_ref().and_then(Identity::carried).map(str::to_owned);
+    let of = carried(&base.volume);
+    let mut named = args.recordings.iter().zip(&recordings);
+    if let Some((path, recording)) = named.find(|(_, recording)| carried(&recording.header.volume) != of) {
         let volume = super::volume_line(recording.header.volume.as_ref());
         return Err(Error::new(
             Kind::OtherVolume,

@@ -9,14 +9,12 @@ mod paths;
 mod seal;
 mod show;
 
-use super::common::read_file;
 use super::output::Output;
 use crate::device::{Device, disk_path};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::profile::bind::{ResolvedStage, looked_up};
 use crate::profile::{Profile, yaml};
-use crate::recording::{Recording, format};
 use crate::units::{SECTOR_BYTES, human_bytes};
 use crate::volume::Identity;
 use clap::Subcommand;
@@ -25,8 +23,6 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::path::Path;
 
-/// Larger files are no recordings: 4 million touches of 30 bytes each are 126 MB.
-const RECORDING_BYTES_MAX: u64 = 256 << 20;
 /// The unit that sizes are shown for: the block of the snapshot API (facts.md), a guess at what hydrates at once.
 const UNIT_SECTORS: u64 = 1024;
 
@@ -61,12 +57,6 @@ pub fn run(args: Args, output: Output) -> Result<()> {
         Verb::Fold(args) => fold::run(args, output),
         Verb::Import(args) => import::run(args, output),
     }
-}
-
-/// A recording; the path is in every error.
-fn load_recording(path: &Path) -> Result<Recording> {
-    let bytes = read_file(path, "recording", RECORDING_BYTES_MAX)?;
-    format::decode(&bytes).context(|| format!("failed to load recording `{}`", path.display()))
 }
 
 /// The identity of the disk that a profile is to be resolved on.

@@ -2,7 +2,7 @@
 //! a chart grows as a whole.
 
 use super::html::Html;
-use crate::units::human_ns;
+use crate::units::{human_ns, human_s};
 use std::fmt::Write;
 
 /// Width of every chart.
@@ -43,7 +43,7 @@ pub fn us(us: u64) -> String {
 /// `1.90 s`, `57 min`, `4.2 h`.
 pub fn span(seconds: f64) -> String {
     match seconds {
-        short if short < 90.0 => human_ns((short * 1e9) as u64),
+        short if short < 90.0 => human_s(short),
         few if few < 600.0 => format!("{:.1} min", few / 60.0),
         some if some < 7200.0 => format!("{:.0} min", some / 60.0),
         long => format!("{:.1} h", long / 3600.0),
