@@ -225,19 +225,31 @@ impl Bench<'_> {
         self.save();
     }
 
-    /// Reads blocks drawn at random from what these reads should have hydrated.
+    /// Reads a block of spans drawn at random from what these reads should have hydrated.
     fn check(&mut self, reads: &[PlannedRead], span: u64, checks: usize) -> Step<Checked> {
-        if reads.is_empty() {
-            return Ok(Checked::default());
-        }
-        let mut blocks = Vec::new();
-        for _ in 0..checks {
-            let read = reads[self.draw.below(reads.len() as u64) as usize];
+        let volume_bytes = self.options.volume_bytes;
+        let spans = reads.iter().map(|read| {
             let bytes = if span > 0 { span } else { u64::from(read.bytes()) };
             let start = read.offset() / bytes * bytes;
-            let end = (start + bytes).min(self.options.volume_bytes);
-            let offset = start + self.draw.below((end - start) / TOUCH_BYTES) * TOUCH_BYTES;
-            blocks.push(read_at(offset, TOUCH_BYTES));
+            start..(start + bytes).min(volume_bytes)
+        });
+        self.look_again(spans.collect(), checks)
+    }
+
+    /// Reads a block at random in each of so many of these spans. No span is read twice: the second read would find what
+    /// the first one hydrated.
+    fn look_again(&mut self, mut spans: Vec<Range<u64>>, checks: usize) -> Step<Checked> {
+        spans.sort_unstable_by_key(|span| span.start);
+        spans.dedup();
+        self.draw.shuffle(&mut spans);
+        spans.truncate(checks);
+        let mut block = |span: &Range<u64>| {
+            let blocks = (span.end - span.start) / TOUCH_BYTES;
+            read_at(span.start + self.draw.below(blocks) * TOUCH_BYTES, TOUCH_BYTES)
+        };
+        let blocks: Vec<PlannedRead> = spans.iter().map(&mut block).collect();
+        if blocks.is_empty() {
+            return Ok(Checked::default());
         }
         let outcome = self.read(blocks, 1, PART_NS);
         let warm = outcome.latency_us.count_between(0, self.check_us);
@@ -319,25 +331,14 @@ impl Bench<'_> {
             part.bytes_read = after.read_bytes.saturating_sub(before.read_bytes);
         }
         if !stopped && ran.error.is_none() {
-            let all = read_at(place.start, TOUCH_BYTES);
-            part.checked = self.check_place(&place, all)?;
+            let units = (place.start..place.end).step_by(self.unit_bytes as usize);
+            let units = units.map(|start| start..(start + self.unit_bytes).min(place.end)).collect();
+            part.checked = self.look_again(units, COMMAND_CHECKS)?;
             part.hydrated = bytes;
         }
         // Nobody can tell its own reads from those of others.
         let before = Look { traffic: None, ..before };
         self.count(method, None, part, &before, ran.error);
         if stopped { Err(Ended::Early(STOPPED)) } else { Ok(()) }
-    }
-
-    fn check_place(&mut self, place: &Range<u64>, first: PlannedRead) -> Step<Checked> {
-        let blocks = (place.end - place.start) / TOUCH_BYTES;
-        let mut reads = vec![first; COMMAND_CHECKS];
-        for read in &mut reads {
-            *read = read_at(place.start + self.draw.below(blocks) * TOUCH_BYTES, TOUCH_BYTES);
-        }
-        let outcome = self.read(reads, 1, PART_NS);
-        let warm = outcome.latency_us.count_between(0, self.check_us);
-        let checked = Checked { blocks: outcome.latency_us.len(), warm };
-        end_of(outcome.end).map(|()| checked)
     }
 }

@@ -17,6 +17,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Units of a tile, which is what methods get.
 const TILE_UNITS: u64 = 32;
 
+/// So long that no warm read of a busy machine is taken for a first one, or the other way round.
+const FIRST_READ: &str = "first_read=60ms";
+
 /// Of so many tiles beside the first, which stays out.
 fn volume_of(tiles: u64, model: &str, sets: &[&str]) -> Volume {
     Volume::new((tiles + 1) * TILE_UNITS, model, sets)
@@ -25,6 +28,9 @@ fn volume_of(tiles: u64, model: &str, sets: &[&str]) -> Volume {
 fn bench(volume: &Volume, args: &str) -> Command {
     let mut command = volume.verb("bench", args);
     command.args(["--report", &volume.path("report.json"), "--findings", &volume.path("findings")]);
+    if !args.contains("--first-touches") {
+        command.args(["--first-touches", "64"]);
+    }
     command
 }
 
@@ -42,7 +48,7 @@ fn a_cold_volume_is_measured_once() {
     if !require_root() {
         return;
     }
-    let volume = volume_of(48, "io2", &["first_read=20ms", "sigma=0.1"]);
+    let volume = volume_of(48, "io2", &[FIRST_READ, "sigma=0.1"]);
     let out = run(bench(&volume, "--methods documented-fio,touch@16,tokio-uring@16 --no-save --json")).ok();
     let printed: Value = serde_json::from_str(&out).unwrap();
     let report = report(&volume);
@@ -52,7 +58,7 @@ fn a_cold_volume_is_measured_once() {
     assert_eq!((number(&report, "/unit/bytes"), number(&report, "/touched_unit_bytes")), (UNIT, UNIT));
     assert_eq!(report["device"].as_str(), Some(volume.device().as_str()));
     assert_eq!(report["storage"]["kind"], "loop");
-    assert!((20_000..30_000).contains(&number(&report, "/cold_latency_us/p50")), "{report:#}");
+    assert!(number(&report, "/cold_latency_us/p50") > 55_000, "{report:#}");
     assert_eq!(report["methods"].as_array().unwrap().len(), 3);
     let mut counted = 0;
     for name in ["documented-fio", "touch@16", "tokio-uring@16"] {
@@ -102,7 +108,7 @@ fn a_sweep_finds_its_knee_and_all_latencies_are_logged() {
     if !require_root() {
         return;
     }
-    let volume = volume_of(160, "io2", &["first_read=10ms", "fetches=16", "sigma=0.2"]);
+    let volume = volume_of(160, "io2", &[FIRST_READ, "fetches=16", "sigma=0.2"]);
     let log = volume.path("all.hlog");
     let text = run(bench(&volume, &format!("--methods touch --histograms {log}"))).ok();
     for said in ["recommended: --mode touch --unit 512KiB --depth", "(knee)", "touch by depth: 1 "] {
@@ -130,7 +136,7 @@ fn a_foreign_command_gets_its_part_and_is_believed_for_what_is_warm_afterwards()
     if !require_root() {
         return;
     }
-    let volume = volume_of(64, "io2", &["first_read=5ms", "sigma=0.1"]);
+    let volume = volume_of(64, "io2", &[FIRST_READ, "sigma=0.1"]);
     let read =
         "dd if={device} of=/dev/null bs=1M iflag=direct,skip_bytes,count_bytes skip={offset} count={size}";
     let commands =
@@ -166,14 +172,14 @@ fn a_profile_is_measured_and_what_was_found_is_kept_for_this_volume() {
         fs::write(path, mbr(0xabcd_1234, 2048, 1_000_000)).unwrap();
         fs::File::options().write(true).open(path).unwrap().set_len(65 * TILE_UNITS * UNIT).unwrap();
     };
-    let volume = Volume { cold: ColdLoop::made(make, "io2", &["first_read=10ms", "sigma=0.1"]) };
+    let volume = Volume { cold: ColdLoop::made(make, "io2", &[FIRST_READ, "sigma=0.1"]) };
     let units: Vec<u64> = (0..100).map(|number| 300 + 3 * number).collect();
     let profile = volume.profile_of_units(units.iter().copied());
     run(bench(&volume, &format!("--methods touch@32 --profile {profile}"))).ok();
     let report = report(&volume);
     let found = method(&report, "profile");
     assert_eq!((number(found, "/units"), number(found, "/bytes_read")), (100, 100 * 4096), "{found:#}");
-    assert!(number(found, "/latency_us/p50") >= 5_000, "nobody else had read them: {found:#}");
+    assert!(number(found, "/latency_us/p50") >= 30_000, "nobody else had read them: {found:#}");
     let hydrated = volume.hydrated();
     assert!(units.iter().all(|unit| hydrated.contains(unit)));
     let identity: Identity = serde_json::from_value(report["volume"].clone()).unwrap();
@@ -190,7 +196,7 @@ fn others_on_the_device_spoil_what_is_measured_and_are_told() {
     if !require_root() {
         return;
     }
-    let volume = volume_of(48, "io2", &["first_read=5ms", "sigma=0.1"]);
+    let volume = volume_of(48, "io2", &[FIRST_READ, "sigma=0.1"]);
     // Of the first tile, which no method gets. One such read is enough to be told.
     const READ_BYTES: usize = 1 << 20;
     let read = |number: u64| {
@@ -282,7 +288,7 @@ fn a_command_that_is_under_way_ends_with_the_bench() {
     if !require_root() {
         return;
     }
-    let volume = volume_of(24, "io2", &["first_read=2ms"]);
+    let volume = volume_of(24, "io2", &[FIRST_READ]);
     let marker = volume.path("began");
     let mut command = bench(&volume, "--methods dd");
     command
@@ -304,7 +310,7 @@ fn a_stall_in_the_middle_costs_one_read() {
         return;
     }
     // Well beyond what the evidence reads.
-    let sets = ["first_read=2ms", "sigma=0.1", "stall_fetch=700", "stall=60s"];
+    let sets = [FIRST_READ, "sigma=0.1", "stall_fetch=700", "stall=60s"];
     let volume = volume_of(64, "io2", &sets);
     run(bench(&volume, "--methods dd,touch@16,documented-fio --first-touches 64"))
         .exits(3, &["failed to end 1 reads"]);
@@ -323,7 +329,7 @@ fn units_that_fail_are_counted_and_a_dead_volume_is_given_up() {
         return;
     }
     let bad: Vec<String> = (0..2080).step_by(50).map(|unit| unit.to_string()).collect();
-    let volume = volume_of(64, "io2", &["first_read=2ms", &format!("eio_units={}", bad.join(","))]);
+    let volume = volume_of(64, "io2", &[FIRST_READ, &format!("eio_units={}", bad.join(","))]);
     run(bench(&volume, "--methods touch@16")).exits(3, &["failed to end", "what is told is of all others"]);
     assert!(number(method(&report(&volume), "touch@16"), "/errors") > 0);
     let dead = volume_of(64, "io2", &["first_read=1ms", "eio_sectors=0+3000000"]);
@@ -336,7 +342,7 @@ fn a_wrong_unit_is_noticed_and_not_touched_by() {
     if !require_root() {
         return;
     }
-    let volume = volume_of(64, "fine", &["first_read=5ms", "hydration=1GB/s", "iops=0", "throughput=0"]);
+    let volume = volume_of(64, "fine", &[FIRST_READ, "hydration=1GB/s", "iops=0", "throughput=0"]);
     run(bench(&volume, "--methods touch@32,full@32 --unit 512KiB")).ok();
     let report = report(&volume);
     let touch = method(&report, "touch@32");
