@@ -82,7 +82,7 @@ pub fn run(args: DaemonArgs, output: Output) -> Result<()> {
     let finished = control::run(
         &options,
         Box::new(move |stop, control, watch| {
-            let report = verb::warmed(&args, args.share(), stop, control, watch);
+            let report = verb::warmed(&args, None, args.share(), stop, control, watch);
             report.unwrap_or_else(|error| verb::refused(args.what.device(), &error))
         }),
     )?;

@@ -115,8 +115,7 @@ impl Volume {
             taken.take(&disk, &self.path)?;
             self.args.what.device = vec![disk];
         }
-        drop(profile);
-        warmed(&self.args, share, stop, &Control::default(), &mut ())
+        warmed(&self.args, Some(profile), share, stop, &Control::default(), &mut ())
     }
 }
 

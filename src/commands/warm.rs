@@ -268,14 +268,18 @@ impl What {
         })
     }
 
-    /// Opens what is to be read, with the profile's extents on it. Waits so long for it to appear.
-    pub fn bind(&self, wait: Duration) -> Result<(warm::Options, warm::Bound)> {
+    /// Opens what is to be read, with the profile's extents on it: of one that was loaded, else of the one that is named.
+    /// Waits so long for it to appear.
+    pub fn bind(&self, loaded: Option<Profile>, wait: Duration) -> Result<(warm::Options, warm::Bound)> {
         let rest = self.rest()?;
         if self.profile.is_empty() && rest == warm::Rest::None {
             return Err(Error::usage("failed to find anything to read: no profile and no rest")
                 .hint("give --profile FILE, or --rest all"));
         }
-        let profile = self.profile().map(load_profile).transpose()?;
+        let profile = match (loaded, self.profile()) {
+            (None, Some(path)) => Some(load_profile(path)?),
+            (loaded, _) => loaded,
+        };
         let mut options = self.options(self.find(profile.as_ref(), wait)?);
         options.rest.what = rest;
         let mut bound = warm::bind(&options, profile.as_ref())?;
@@ -403,7 +407,7 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     args.what.only_one("warm")?;
     let file = args.report.clone().map(ReportFile::new::<WarmReport>);
     let mut bar = Bar::default();
-    let warmed = warmed(&args, args.share(), stop, &Control::default(), &mut bar);
+    let warmed = warmed(&args, None, args.share(), stop, &Control::default(), &mut bar);
     bar.clear();
     let written = |report: &WarmReport| file.map_or(Ok(()), |file| file.write(report));
     match warmed {
@@ -418,9 +422,11 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     }
 }
 
-/// Warms one volume, with orders taken and looked on at, and within its share of a budget.
+/// Warms one volume, by its profile where that is loaded already, with orders taken and looked on at, and within its share
+/// of a budget.
 pub fn warmed(
     args: &WarmArgs,
+    loaded: Option<Profile>,
     budget: Option<Share>,
     stop: &AtomicBool,
     control: &Control,
@@ -430,7 +436,7 @@ pub fn warmed(
     if stamping.as_ref().is_some_and(Stamping::is_there) {
         return Ok(stamped(args));
     }
-    let (options, bound) = args.what.bind(args.wait.unwrap_or_default())?;
+    let (options, bound) = args.what.bind(loaded, args.wait.unwrap_or_default())?;
     let options = args.all_options(options);
     let dir = args.journal.as_deref().filter(|_| args.watch.is_some_and(Watch::is_on));
     let mut watching = dir.and_then(|dir| Watching::start(&bound.device, dir));
