@@ -3,7 +3,7 @@
 use super::common::{ReportFile, first_error, load_profile, parsed};
 use super::output::Output;
 use super::warm::{AUTO, WarmArgs, What, refused, warmed};
-use crate::device::disk_path;
+use crate::device::{Device, disk_path, disks};
 use crate::engine::Share;
 use crate::error::{Error, Result};
 use crate::process;
@@ -11,7 +11,7 @@ use crate::profile::Profile;
 use crate::report::{VolumesReport, WarmReport};
 use crate::units::Rate;
 use crate::warm::several::{Taken, VOLUMES_MAX, recorded_on, same_disk, severity, side_by_side};
-use crate::warm::{Control, find, verdict};
+use crate::warm::{Control, find, stamp, verdict};
 use clap::Args;
 use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
@@ -111,12 +111,25 @@ impl Volume {
         let named = self.is_named();
         let profile = self.profile?;
         if !named {
-            let disk = found(&self.args, &self.path, &profile, stop)?;
+            let disk = match stamped(&self.args)? {
+                Some(disk) => disk,
+                None => found(&self.args, &self.path, &profile, stop)?,
+            };
             taken.take(&disk, &self.path)?;
             self.args.what.device = vec![disk];
         }
         warmed(&self.args, Some(profile), share, stop, &Control::default(), &mut ())
     }
+}
+
+/// The disk that a stamp says was warmed by this already: it is told without reading anything of any disk.
+fn stamped(args: &WarmArgs) -> Result<Option<PathBuf>> {
+    let (Some(dir), root) = (&args.stamp, Path::new("/")) else { return Ok(None) };
+    let work = args.work()?;
+    let serial_of = |disk: &PathBuf| Device::open(disk).ok()?.serial(root);
+    let is_stamped =
+        |disk: &PathBuf| serial_of(disk).is_some_and(|serial| stamp::is_there(dir, &serial, &work));
+    Ok(disks(root).into_iter().find(is_stamped))
 }
 
 /// The disk that a profile was recorded on.
