@@ -7,7 +7,7 @@ use super::progress::Bar;
 use super::volumes::{self, InstanceArgs};
 use super::watch::Watching;
 use crate::device::{Device, disk_path};
-use crate::engine::{Progress, Share};
+use crate::engine::Share;
 use crate::error::{Context, Error, Result};
 use crate::findings::FOLDER;
 use crate::plan::Mode;
@@ -15,7 +15,7 @@ use crate::process::{die_first, leave_alone, stay_in_memory, stop_on_signals};
 use crate::profile::Profile;
 use crate::report::{SCHEMA, WarmReport};
 use crate::units::{ByteSize, Rate, parse_duration};
-use crate::warm::{self, Control, Hooks, RestOptions, blocks, find, stamp};
+use crate::warm::{self, Control, Hooks, Onlooker, RestOptions, blocks, find, stamp};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -419,7 +419,7 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
             first_error([warm::verdict(&report), written, output.print(&report, WarmReport::text)])
         }
         Err(error) => {
-            let written = written(&refused(args.what.device(), &error));
+            let written = written(&warm::refused(args.what.device(), &error));
             first_error([Err(error), written])
         }
     }
@@ -433,13 +433,14 @@ pub fn warmed(
     budget: Option<Share>,
     stop: &AtomicBool,
     control: &Control,
-    progress: &mut dyn Progress,
+    onlooker: &mut dyn Onlooker,
 ) -> Result<WarmReport> {
     let stamping = Stamping::of(args)?;
     if stamping.as_ref().is_some_and(Stamping::is_there) {
         return Ok(stamped(args));
     }
     let (options, bound) = args.what.bind(loaded, args.wait.unwrap_or_default())?;
+    onlooker.found(&bound);
     let options = args.all_options(options);
     let dir = args.journal.as_deref().filter(|_| args.watch.is_some_and(Watch::is_on));
     let mut watching = dir.and_then(|dir| Watching::start(&bound.device, dir));
@@ -447,7 +448,7 @@ pub fn warmed(
         Some(watching) => (Some(watching.seen.clone()), Some(&mut watching.timed)),
         None => (None, None),
     };
-    let hooks = Hooks { stop, control, seen, budget, progress, timed };
+    let hooks = Hooks { stop, control, seen, budget, progress: onlooker, timed };
     let mut report = warm::warm(&bound, &options, hooks)?;
     report.notes.extend(watching.and_then(|watching| watching.finish(&report)));
     if let Some(stamping) = stamping.filter(|_| report.is_complete() && report.totals.errors == 0) {
@@ -463,17 +464,6 @@ fn stamped(args: &WarmArgs) -> WarmReport {
         end: "already warm".into(),
         device: args.what.device().display().to_string(),
         notes: vec!["a stamp says that an earlier run has warmed this volume: nothing was read".into()],
-        ..WarmReport::default()
-    }
-}
-
-/// A boot goes on without us; why is in the report all the same.
-pub fn refused(device: &Path, error: &Error) -> WarmReport {
-    WarmReport {
-        schema: SCHEMA,
-        end: "refused".into(),
-        error: Some(error.full_text()),
-        device: device.display().to_string(),
         ..WarmReport::default()
     }
 }

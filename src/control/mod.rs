@@ -16,10 +16,11 @@ mod serve;
 mod state;
 mod status;
 mod stream;
+mod volumes;
 mod watch;
 
 pub use client::{ask, stop, wait};
-pub use daemon::{Options, Work, run};
+pub use daemon::{Finished, Options, Several, Volume, Work, run};
 pub use journal::JournalFormat;
 pub use listen::SOCKET;
 pub use status::{Phase, StageStatus, Status, Traffic};

@@ -5,13 +5,14 @@
 use super::status::Status;
 use crate::error::{Context, Error, Result};
 use crate::profile::NAME_BYTES_MAX;
+use crate::warm::several::VOLUMES_MAX;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A question: a verb, a stage and a time fit many times over.
 pub const LINE_BYTES_MAX: usize = 4096;
-/// An answer: the status of 64 stages with names of 255 bytes, each byte escaped.
-pub const ANSWER_BYTES_MAX: usize = 1 << 18;
+/// An answer: the status of 64 stages with names of 255 bytes, each byte escaped; of each volume, and of all together.
+pub const ANSWER_BYTES_MAX: usize = (VOLUMES_MAX + 1) << 18;
 /// Nobody is waited for longer.
 pub const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
