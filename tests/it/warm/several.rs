@@ -11,9 +11,9 @@ const QUICK: &[&str] = &["first_read=5ms", "sigma=0"];
 const UNITS: u64 = 64;
 
 /// A cold disk with a partition table, and a profile that was recorded on it.
-struct Recorded {
-    volume: Volume,
-    profile: String,
+pub struct Recorded {
+    pub volume: Volume,
+    pub profile: String,
     units: BTreeSet<u64>,
 }
 
@@ -41,17 +41,17 @@ impl Recorded {
         Recorded { volume, profile: bin, units }
     }
 
-    fn root() -> Recorded {
+    pub fn root() -> Recorded {
         Recorded::new("root", 0x0000_00a1, 8..40)
     }
 
-    fn data() -> Recorded {
+    pub fn data() -> Recorded {
         Recorded::new("data", 0x0000_00b2, (10..60).step_by(2))
     }
 
     /// Every unit of its profile is warm, and no other but those that tell which disk it is.
     #[track_caller]
-    fn is_warmed(&self) {
+    pub fn is_warmed(&self) {
         let hydrated = set(self.volume.hydrated());
         let beyond: Vec<&u64> =
             hydrated.difference(&self.units).filter(|unit| ![0, 2, UNITS - 1].contains(unit)).collect();
@@ -67,7 +67,7 @@ fn on_machine(disks: &[&Recorded], args: &str) -> Ran {
 }
 
 /// A machine of some disks, for as long as it lives.
-struct Machine {
+pub struct Machine {
     /// What stands for `/sys/block` there.
     dir: tempfile::TempDir,
     /// What makes it, in a namespace of its own.
@@ -76,7 +76,7 @@ struct Machine {
 
 impl Machine {
     /// Of disks, each with a serial where that is not empty.
-    fn new(disks: &[(&Recorded, &str)]) -> Machine {
+    pub fn new(disks: &[(&Recorded, &str)]) -> Machine {
         let dir = tempfile::tempdir().unwrap();
         let mut script = String::from("set -e; cd /dev/shm; mount -t tmpfs disks .; cd /dev/shm; ");
         for (at, (disk, serial)) in disks.iter().enumerate() {
@@ -100,7 +100,7 @@ impl Machine {
     }
 
     /// The binary there.
-    fn command(&self, args: &str) -> Command {
+    pub fn command(&self, args: &str) -> Command {
         let mut command = Command::new("unshare");
         command.args(["-m", "sh", "-c", &self.script, "sh"]).arg(self.dir.path());
         command.arg(BIN).args(args.split_whitespace());
@@ -108,7 +108,7 @@ impl Machine {
     }
 }
 
-fn ends(report: &Value) -> Vec<&str> {
+pub fn ends(report: &Value) -> Vec<&str> {
     report["volumes"].as_array().unwrap().iter().map(|volume| volume["end"].as_str().unwrap()).collect()
 }
 
@@ -307,7 +307,9 @@ fn what_cannot_be_meant_is_refused_before_anything_is_read() {
         (format!("warm --profile {profile} --profile {twice} --rest-blocks {twice}"), "of one volume"),
         (format!("plan --profile {profile} --profile {twice}"), "`plan` is about one volume"),
         #[cfg(feature = "control")]
-        (format!("daemon --profile {profile} --profile {twice}"), "`daemon` is about one volume"),
+        (format!("daemon --profile {profile} --profile {twice}"), "were recorded on one disk"),
+        #[cfg(feature = "control")]
+        (format!("daemon --profile {profile} --device {device} --device auto"), "1 profiles and 2 devices"),
     ] {
         let ran = on_machine(&[&root], &args).exits(2, &[named, "help: "]);
         assert!(root.volume.hydrated().is_empty(), "{args}: {}", ran.err);
