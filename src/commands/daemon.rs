@@ -18,11 +18,15 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   ebs-prewarm daemon --profile boot.bin --rest allocated
   ebs-prewarm daemon --profile boot.bin --metrics /var/lib/node_exporter/ebs_prewarm.prom --report /run/warm.json
+  ebs-prewarm daemon --profile root.bin --profile data.bin --wait 10s --instance-iops 10000
   ebs-prewarm wait --stage ready --timeout 30s && ebs-prewarm status
 
 It stays in the foreground, and stays when all is warm, so that it can be asked: `ebs-prewarm stop`, SIGTERM or --exit \
 end it. A supervisor that sets NOTIFY_SOCKET (systemd, Type=notify) is told READY=1 after the stage of --ready, or when \
 that will not come any more, and is kept alive by WATCHDOG=1.
+
+Several profiles, each for a disk of its own, are warmed at once, as `warm` does it: a stage is warm when it is on all \
+volumes whose profiles have it, and orders are for all of them.
 
 Exit codes are those of `warm`; 0 also where it was told to end.")]
 pub struct DaemonArgs {

@@ -197,9 +197,10 @@ fn a_device_that_goes_stops_no_other() {
     if !require_root() {
         return;
     }
-    let (root, data) = (Volume::new(200, "gp3", SLOW), Volume::new(200, "gp3", SLOW));
+    // More reads than those which fail before it is certain.
+    let (root, data) = (Volume::new(200, "gp3", SLOW), Volume::new(400, "gp3", SLOW));
     let profiles =
-        [profile(&root, "root", &[("ready", 0..80)]), profile(&data, "data", &[("ready", 0..200)])];
+        [profile(&root, "root", &[("ready", 0..80)]), profile(&data, "data", &[("ready", 0..400)])];
     let warm = start(daemon(&[(&root, &profiles[0]), (&data, &profiles[1])], "--mode touch"));
     data.wait_for(10);
     data.abort();
@@ -338,7 +339,7 @@ fn one_volume_is_told_of_without_the_fields_of_several() {
     }
     let volume = Volume::new(16, "io2", &["first_read=1ms"]);
     let warm = start(super::daemon::daemon(&volume, "--rest all"));
-    run(asks(&volume, "wait --stage rest --timeout 120s")).ok();
+    until(&volume, |status| status.phase == Phase::Warm);
     let json: Value = serde_json::from_str(&run(asks(&volume, "--json status")).ok()).unwrap();
     let keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
     let mut expected = vec![
