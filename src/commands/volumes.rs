@@ -334,3 +334,21 @@ fn told(
 fn nothing(asked: &Asked, error: &Error) -> WarmReport {
     WarmReport { profile: asked.profile.display().to_string(), ..refused(&asked.device, error) }
 }
+
+#[cfg(all(test, feature = "control"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_volume_has_a_name_that_no_other_has() {
+        let of = |pairs: &[(&str, &str)]| {
+            let asked =
+                |(profile, device): &(&str, &str)| Asked { profile: profile.into(), device: device.into() };
+            names(&pairs.iter().map(asked).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[("/etc/root.bin", "auto"), ("data.yaml", "auto")]), ["root", "data"]);
+        assert_eq!(of(&[("a/boot.bin", "auto"), ("b/boot.bin", "auto")]), ["a/boot.bin", "b/boot.bin"]);
+        assert_eq!(of(&[("a.bin", "/dev/x"), ("a.bin", "/dev/y")]), ["a.bin on /dev/x", "a.bin on /dev/y"]);
+        assert_eq!(of(&[("a.bin", "auto"), ("a.bin", "auto")]), ["1", "2"]);
+    }
+}

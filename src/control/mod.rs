@@ -7,6 +7,8 @@
 
 mod client;
 mod daemon;
+#[cfg(test)]
+mod fixtures;
 mod journal;
 mod listen;
 mod metrics;

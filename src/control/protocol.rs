@@ -180,6 +180,22 @@ mod tests {
         assert!(answer(&vec![b' '; ANSWER_BYTES_MAX + 1]).is_err() && answer(b"{}").is_err());
     }
 
+    #[test]
+    fn the_largest_status_fits_an_answer() {
+        use crate::control::status::StageStatus;
+        let volume = |number: usize| {
+            let name = |stage: usize| format!("{:\u{1}<240}{number:02}{stage:02}", "");
+            let stage = |stage| StageStatus { name: name(stage), reads: u64::MAX, ..StageStatus::default() };
+            Status { stages: (0..64).map(stage).collect(), ..Status::default() }
+        };
+        let volumes: Vec<Status> = (0..VOLUMES_MAX).map(volume).collect();
+        // None of them has a stage of another's.
+        let stages = volumes.iter().flat_map(|volume| volume.stages.clone()).collect();
+        let all = Status { stages, volumes, ..Status::default() };
+        let text = line(&Answer::Status(Box::new(all.clone())));
+        assert_eq!(answer(text.strip_suffix(b"\n").unwrap()).unwrap(), Answer::Status(Box::new(all)));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {

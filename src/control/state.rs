@@ -243,7 +243,8 @@ impl State {
         if self.end.is_some() { self.never() } else { Waited::Timeout {} }
     }
 
-    fn never(&self) -> Waited {
+    /// That a stage will not become warm any more, and why.
+    pub fn never(&self) -> Waited {
         let reason = match &self.end {
             Some(End::Failed(error)) => error.clone(),
             _ => "it was told to end before".into(),
@@ -267,23 +268,10 @@ fn stages_up_to(stages: &[StageStatus], name: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::Traffic;
+    use crate::control::fixtures::picture;
     use crate::report::StageReport;
 
     const S: u64 = 1_000_000_000;
-
-    fn picture(stages: &[(&str, u64, u64)]) -> Picture {
-        let stage = |(name, reads, done): &(&str, u64, u64)| StageStatus {
-            name: (*name).into(),
-            reads: *reads,
-            done: *done,
-            is_over: done >= reads,
-            ..StageStatus::default()
-        };
-        let reads = stages.iter().map(|(_, _, done)| done).sum();
-        let traffic = Traffic { reads, bytes: reads * 4096, ..Traffic::default() };
-        Picture { stages: stages.iter().map(stage).collect(), traffic, in_flight: 7, ..Picture::default() }
-    }
 
     fn report(end: &str, left: &[(&str, u64)]) -> WarmReport {
         let stage = |(name, left): &(&str, u64)| StageReport {

@@ -45,24 +45,28 @@ impl Volumes {
     fn on_each(&self, stage: &str) -> impl Iterator<Item = (&State, Waited)> {
         let somewhere = self.each.iter().any(|volume| volume.has(stage));
         let concerned = self.each.iter().filter(move |volume| !(somewhere && volume.lacks(stage)));
-        concerned.map(move |volume| (volume, volume.stage(stage)))
+        concerned.map(move |volume| match volume.stage(stage) {
+            // Its profile could not be loaded: whether it has the stage is not known.
+            Waited::Unknown { .. } if somewhere && volume.has_ended() => (volume, volume.never()),
+            waited => (volume, waited),
+        })
     }
 
     /// What a stage has come to on all of them; `Timeout` stands for not yet.
     pub fn stage(&self, stage: &str) -> Waited {
-        let (mut errors_sum, mut is_due, mut known) = (0, false, Vec::new());
+        let (mut errors_sum, mut is_due, mut known) = (0, false, None::<Vec<String>>);
         for (volume, waited) in self.on_each(stage) {
             match waited {
                 Waited::Never { reason } => return Waited::Never { reason: named(volume.name(), &reason) },
                 Waited::Timeout {} => is_due = true,
-                Waited::Unknown { stages } => known.extend(stages),
+                Waited::Unknown { stages } => known.get_or_insert_default().extend(stages),
                 Waited::Warm { errors } => errors_sum += errors,
             }
         }
-        match (is_due, known.is_empty()) {
-            (true, _) => Waited::Timeout {},
-            (false, false) => Waited::Unknown { stages: once(known) },
-            (false, true) => Waited::Warm { errors: errors_sum },
+        match known {
+            _ if is_due => Waited::Timeout {},
+            Some(stages) => Waited::Unknown { stages: once(stages) },
+            None => Waited::Warm { errors: errors_sum },
         }
     }
 
@@ -154,28 +158,11 @@ fn eta_s(volumes: &[Status]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::watch::Picture;
+    use crate::control::fixtures::picture;
     use crate::plan::REST;
     use crate::report::WarmReport;
 
     const S: u64 = 1_000_000_000;
-
-    /// Stages with their reads and how many are done.
-    type Stages<'a> = &'a [(&'a str, u64, u64)];
-
-    fn picture(stages: Stages) -> Picture {
-        let stage = |(name, reads, done): &(&str, u64, u64)| StageStatus {
-            name: (*name).into(),
-            units: *reads,
-            reads: *reads,
-            done: *done,
-            is_over: done >= reads,
-            ..StageStatus::default()
-        };
-        let reads = stages.iter().map(|(_, _, done)| done).sum();
-        let traffic = Traffic { reads, bytes: reads * 4096, ..Traffic::default() };
-        Picture { stages: stages.iter().map(stage).collect(), traffic, in_flight: 3, ..Picture::default() }
-    }
 
     /// Volumes by name, with what their profiles have; `None` where that cannot be loaded.
     fn volumes(each: &[(&str, Option<&[&str]>)]) -> Volumes {
@@ -235,6 +222,18 @@ mod tests {
     }
 
     #[test]
+    fn one_whose_profile_is_damaged_may_have_any_stage() {
+        let state =
+            |name: &str, stages| State::new("auto".into(), 7, true, 0).among_several(name.into(), stages);
+        let mut all = Volumes::new(vec![state("root", Some(vec!["app".into()])), state("data", None)]);
+        all.each[0].on_picture(0, picture(&[("app", 2, 2)]));
+        assert_eq!(all.stage("app"), DUE);
+        all.each[1].on_end(&ended("refused", Some("no profile")));
+        assert_eq!(all.stage("app"), Waited::Never { reason: "data: no profile".into() });
+        assert!(matches!(all.stage("mine"), Waited::Unknown { .. }) && all.is_over("app"));
+    }
+
+    #[test]
     fn all_together_are_the_sum_in_the_order_of_a_boot() {
         let mut all = volumes(&[("root", None), ("data", None)]);
         for (at_ns, done) in [(0, 0), (S, 10)] {
@@ -246,7 +245,7 @@ mod tests {
         let shown: Vec<_> = status.stages.iter().map(|it| (it.name.as_str(), it.reads, it.done)).collect();
         assert_eq!(shown, [("sysinit", 5, 5), ("ready", 27, 11), ("later", 2, 0), ("rest", 100, 0)]);
         assert_eq!((status.phase, status.stage.as_deref()), (Phase::Warming, Some("ready")));
-        assert_eq!((status.traffic.reads, status.depth, status.pid), (16, 6, 7));
+        assert_eq!((status.traffic.reads, status.depth, status.pid), (16, 14, 7));
         assert_eq!(status.device, "auto, /dev/x");
         // The second has no rate: what all have left, at the rate of the first.
         assert_eq!((status.reads_per_s, status.eta_s), (10.0, Some(118.0 / 10.0)));
