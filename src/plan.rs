@@ -134,6 +134,18 @@ pub const REST: &str = "rest";
 /// The stages of a boot in their order, and the rest.
 pub const STAGES_KNOWN: [&str; 5] = ["initrd", "sysinit", "ready", "later", REST];
 
+/// The place of each stage of a profile in a boot, the earlier the more urgent. One of the user's own has the place of
+/// `ready`; none has a place before that of one before it.
+pub fn places<'a>(stages: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
+    let place = |name: &str| STAGES_KNOWN.iter().position(|known| *known == name);
+    let ready = place("ready").unwrap_or_default();
+    let each = stages.into_iter().scan(0, |before, stage| {
+        *before = place(stage).unwrap_or(ready).max(*before);
+        Some(*before as u8)
+    });
+    each.collect()
+}
+
 impl Plan {
     /// From stages, the most urgent first, each with its extents in warming order. Extents past the end of the
     /// volume are left out: binding a profile has refused those already.
@@ -479,6 +491,13 @@ mod tests {
         assert_eq!(plan.rest_alone(None).totals().units, 7);
         let full = Plan::new([("a", &extents[..])], shape(Mode::Full, 2048)).rest_alone(None);
         assert_eq!(full.totals().bytes, (2048 - 16) * 512, "whole blocks were read");
+    }
+
+    #[test]
+    fn a_stage_has_its_place_in_the_boot() {
+        assert_eq!(places(STAGES_KNOWN), [0, 1, 2, 3, 4]);
+        assert_eq!(places(["mine", "later"]), [2, 3], "a stage of one's own has that of `ready`");
+        assert_eq!(places(["later", "mine", "ready"]), [3, 3, 3], "and none is before those of its profile");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct At {
     pub socket: PathBuf,
 }
 
-/// Show how far a daemon is: stages, rate, time left, depth, errors
+/// Show how far a daemon is, with several volumes each and all of them: stages, rate, time left, depth, errors
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   ebs-prewarm status
@@ -37,7 +37,8 @@ pub struct StatusArgs {
 #[command(after_help = "Example:
   ebs-prewarm wait --stage ready --timeout 30s
 
-A stage is warm when all its reads, and those of the stages before it, are over. Which stages there are, `status` shows.
+A stage is warm when all its reads, and those of the stages before it, are over; with several volumes, on all whose \
+profiles have it. Which stages there are, `status` shows.
 
 Exit codes: 0 warm, 2 there is no such stage, 3 warm but for blocks that could not be read, 5 not warm in time, \
 6 no daemon came, 7 the warming ended before.")]

@@ -2,6 +2,8 @@
 
 use super::common::{ReportFile, first_error, parsed};
 use super::output::Output;
+#[cfg(feature = "report")]
+use super::volumes;
 use super::warm::{self as verb, WarmArgs};
 use crate::control::{self, Options, SOCKET};
 use crate::error::{Error, Result};
@@ -16,11 +18,15 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   ebs-prewarm daemon --profile boot.bin --rest allocated
   ebs-prewarm daemon --profile boot.bin --metrics /var/lib/node_exporter/ebs_prewarm.prom --report /run/warm.json
+  ebs-prewarm daemon --profile root.bin --profile data.bin --wait 10s --instance-iops 10000
   ebs-prewarm wait --stage ready --timeout 30s && ebs-prewarm status
 
 It stays in the foreground, and stays when all is warm, so that it can be asked: `ebs-prewarm stop`, SIGTERM or --exit \
 end it. A supervisor that sets NOTIFY_SOCKET (systemd, Type=notify) is told READY=1 after the stage of --ready, or when \
 that will not come any more, and is kept alive by WATCHDOG=1.
+
+Several profiles, each for a disk of its own, are warmed at once, as `warm` does it: a stage is warm when it is on all \
+volumes whose profiles have it, and orders are for all of them.
 
 Exit codes are those of `warm`; 0 also where it was told to end.")]
 pub struct DaemonArgs {
@@ -62,37 +68,50 @@ pub fn stage(text: &str) -> Result<String> {
 
 /// Warms and answers. Whatever comes of the warming is in the report.
 pub fn run(args: DaemonArgs, output: Output) -> Result<()> {
-    args.warm.what.only_one("daemon")?;
-    if args.warm.survive_switch_root {
+    let DaemonArgs { warm: args, control } = args;
+    let is_several = cfg!(feature = "report") && args.what.has_several();
+    if !is_several {
+        args.what.only_one("daemon")?;
+    }
+    if args.survive_switch_root {
         verb::survive_switch_root();
     }
     die_first();
     stop_on_signals();
-    let DaemonArgs { warm: args, control } = args;
     let options = Options {
         socket: control.socket,
-        device: args.what.device().display().to_string(),
         ready: Some(control.ready).filter(|stage| stage != AT_ONCE),
         metrics: control.metrics,
         exit: control.exit,
-        rest_expected: args.what.has_rest(),
     };
-    let report_path = args.report.clone();
-    let file = report_path.map(ReportFile::new::<WarmReport>);
-    let finished = control::run(
-        &options,
-        Box::new(move |stop, control, watch| {
-            let report = verb::warmed(&args, args.share(), stop, control, watch);
-            report.unwrap_or_else(|error| verb::refused(args.what.device(), &error))
+    #[cfg(feature = "report")]
+    if is_several {
+        return volumes::daemon(&args, &options, output);
+    }
+    let file = args.report.clone().map(ReportFile::new::<WarmReport>);
+    let named = args.what.device().to_path_buf();
+    let volume = control::Volume {
+        device: named.display().to_string(),
+        among_several: None,
+        rest_expected: args.what.has_rest(),
+        work: Box::new(move |stop, control, watch| {
+            verb::warmed(&args, None, args.share(), stop, control, watch)
         }),
-    )?;
-    let report = &finished.report;
+    };
+    let mut finished = control::run(&options, vec![volume])?;
+    // One volume was asked for.
+    let came = finished.volumes.swap_remove(0);
+    let report = &came.unwrap_or_else(|error| warm::refused(&named, &error));
     let written = file.map_or(Ok(()), |file| file.write(report));
     let printed = if output.json { output.print(report, WarmReport::text) } else { Ok(()) };
-    let verdict = match report.end.as_str() {
+    first_error([verdict_of_daemon(report), written, printed])
+}
+
+/// What a report means for the exit code.
+pub fn verdict_of_daemon(report: &WarmReport) -> Result<()> {
+    match report.end.as_str() {
         // That is what it was asked for.
         "stopped" => Ok(()),
         _ => warm::verdict(report),
-    };
-    first_error([verdict, written, printed])
+    }
 }

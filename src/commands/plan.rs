@@ -57,7 +57,7 @@ struct Planned {
 /// Shows the plan.
 pub fn run(args: PlanArgs, output: Output) -> Result<()> {
     args.what.only_one("plan")?;
-    let (options, bound) = args.what.bind(Duration::ZERO)?;
+    let (options, bound) = args.what.bind(None, Duration::ZERO)?;
     let plan = bound.plan(options.mode.unwrap_or(Mode::Touch));
     let rest = bound.rest(&plan, &options)?;
     let unit_bytes = plan.shape().unit_bytes;

@@ -3,6 +3,7 @@
 use crate::engine::{Outcome, Progress};
 use crate::plan::StagePlan;
 use crate::units::{human_bytes, human_ns};
+use crate::warm::Onlooker;
 use std::io::{IsTerminal, Write};
 
 /// Width of the bar in characters.
@@ -50,6 +51,8 @@ impl Bar {
         )
     }
 }
+
+impl Onlooker for Bar {}
 
 impl Progress for Bar {
     fn begin(&mut self, stages: &[StagePlan]) {

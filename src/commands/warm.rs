@@ -7,7 +7,7 @@ use super::progress::Bar;
 use super::volumes::{self, InstanceArgs};
 use super::watch::Watching;
 use crate::device::{Device, disk_path};
-use crate::engine::{Progress, Share};
+use crate::engine::Share;
 use crate::error::{Context, Error, Result};
 use crate::findings::FOLDER;
 use crate::plan::Mode;
@@ -15,7 +15,7 @@ use crate::process::{die_first, leave_alone, stay_in_memory, stop_on_signals};
 use crate::profile::Profile;
 use crate::report::{SCHEMA, WarmReport};
 use crate::units::{ByteSize, Rate, parse_duration};
-use crate::warm::{self, Control, Hooks, RestOptions, blocks, find, stamp};
+use crate::warm::{self, Control, Hooks, Onlooker, RestOptions, blocks, find, stamp};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -268,14 +268,18 @@ impl What {
         })
     }
 
-    /// Opens what is to be read, with the profile's extents on it. Waits so long for it to appear.
-    pub fn bind(&self, wait: Duration) -> Result<(warm::Options, warm::Bound)> {
+    /// Opens what is to be read, with the profile's extents on it: of one that was loaded, else of the one that is named.
+    /// Waits so long for it to appear.
+    pub fn bind(&self, loaded: Option<Profile>, wait: Duration) -> Result<(warm::Options, warm::Bound)> {
         let rest = self.rest()?;
         if self.profile.is_empty() && rest == warm::Rest::None {
             return Err(Error::usage("failed to find anything to read: no profile and no rest")
                 .hint("give --profile FILE, or --rest all"));
         }
-        let profile = self.profile().map(load_profile).transpose()?;
+        let profile = match (loaded, self.profile()) {
+            (None, Some(path)) => Some(load_profile(path)?),
+            (loaded, _) => loaded,
+        };
         let mut options = self.options(self.find(profile.as_ref(), wait)?);
         options.rest.what = rest;
         let mut bound = warm::bind(&options, profile.as_ref())?;
@@ -341,11 +345,14 @@ impl WarmArgs {
     }
 
     /// Names the work for a stamp: what is warmed, and by which unit.
-    fn work(&self) -> Result<String> {
+    pub fn work(&self) -> Result<String> {
         let crc_of = |path: Option<&Path>, what| match path {
             Some(path) => {
                 let bytes = read_file(path, what, BLOCKS_BYTES_MAX)?;
-                Ok::<String, Error>(format!("{:08x}", crc32fast::hash(&bytes)))
+                // A compiled profile ends with its own checksum, and the checksum over both is the same for each of them.
+                let (content, own) = bytes.split_at(bytes.len().saturating_sub(4));
+                let (content, own) = (crc32fast::hash(content), crc32fast::hash(own));
+                Ok::<String, Error>(format!("{content:08x}{own:08x}"))
             }
             None => Ok("none".into()),
         };
@@ -403,7 +410,7 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
     args.what.only_one("warm")?;
     let file = args.report.clone().map(ReportFile::new::<WarmReport>);
     let mut bar = Bar::default();
-    let warmed = warmed(&args, args.share(), stop, &Control::default(), &mut bar);
+    let warmed = warmed(&args, None, args.share(), stop, &Control::default(), &mut bar);
     bar.clear();
     let written = |report: &WarmReport| file.map_or(Ok(()), |file| file.write(report));
     match warmed {
@@ -412,25 +419,28 @@ pub fn run(args: WarmArgs, output: Output) -> Result<()> {
             first_error([warm::verdict(&report), written, output.print(&report, WarmReport::text)])
         }
         Err(error) => {
-            let written = written(&refused(args.what.device(), &error));
+            let written = written(&warm::refused(args.what.device(), &error));
             first_error([Err(error), written])
         }
     }
 }
 
-/// Warms one volume, with orders taken and looked on at, and within its share of a budget.
+/// Warms one volume, by its profile where that is loaded already, with orders taken and looked on at, and within its share
+/// of a budget.
 pub fn warmed(
     args: &WarmArgs,
+    loaded: Option<Profile>,
     budget: Option<Share>,
     stop: &AtomicBool,
     control: &Control,
-    progress: &mut dyn Progress,
+    onlooker: &mut dyn Onlooker,
 ) -> Result<WarmReport> {
     let stamping = Stamping::of(args)?;
     if stamping.as_ref().is_some_and(Stamping::is_there) {
         return Ok(stamped(args));
     }
-    let (options, bound) = args.what.bind(args.wait.unwrap_or_default())?;
+    let (options, bound) = args.what.bind(loaded, args.wait.unwrap_or_default())?;
+    onlooker.found(&bound);
     let options = args.all_options(options);
     let dir = args.journal.as_deref().filter(|_| args.watch.is_some_and(Watch::is_on));
     let mut watching = dir.and_then(|dir| Watching::start(&bound.device, dir));
@@ -438,7 +448,7 @@ pub fn warmed(
         Some(watching) => (Some(watching.seen.clone()), Some(&mut watching.timed)),
         None => (None, None),
     };
-    let hooks = Hooks { stop, control, seen, budget, progress, timed };
+    let hooks = Hooks { stop, control, seen, budget, progress: onlooker, timed };
     let mut report = warm::warm(&bound, &options, hooks)?;
     report.notes.extend(watching.and_then(|watching| watching.finish(&report)));
     if let Some(stamping) = stamping.filter(|_| report.is_complete() && report.totals.errors == 0) {
@@ -454,17 +464,6 @@ fn stamped(args: &WarmArgs) -> WarmReport {
         end: "already warm".into(),
         device: args.what.device().display().to_string(),
         notes: vec!["a stamp says that an earlier run has warmed this volume: nothing was read".into()],
-        ..WarmReport::default()
-    }
-}
-
-/// A boot goes on without us; why is in the report all the same.
-pub fn refused(device: &Path, error: &Error) -> WarmReport {
-    WarmReport {
-        schema: SCHEMA,
-        end: "refused".into(),
-        error: Some(error.full_text()),
-        device: device.display().to_string(),
         ..WarmReport::default()
     }
 }

@@ -48,12 +48,14 @@ impl Connection {
 
     /// The next line; `None` at the end.
     fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut searched = 0;
         loop {
-            if let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
-                let mut line: Vec<u8> = self.bytes.drain(..=end).collect();
+            if let Some(end) = self.bytes[searched..].iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.bytes.drain(..=searched + end).collect();
                 line.pop();
                 return Ok(Some(line));
             }
+            searched = self.bytes.len();
             if self.bytes.len() > ANSWER_BYTES_MAX {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }

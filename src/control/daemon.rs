@@ -1,22 +1,23 @@
-//! A daemon's life: the warming on a thread of its own, clients and duties on this one, until both have ended.
+//! A daemon's life: the warming of each volume on a thread of its own, clients and duties on this one, until all have ended.
 //!
-//! Holds: whatever happens to the socket, to clients or to the manager, the warming goes on; whatever the warming does, a
-//! stop is obeyed in time; a report is there at the end.
+//! Holds: whatever happens to the socket, to clients, to the manager or to another volume, the warming goes on; whatever the
+//! warming does, a stop is obeyed in time; what came of each volume is there at the end.
 
 use super::listen::Socket;
 use super::notify::{Environment, Notifier, Now};
 use super::protocol::Waited;
 use super::serve::{Plane, Shared, accept};
 use super::state::State;
+use super::volumes::Volumes;
 use super::watch::{self, Event, Watch};
 use crate::error::{Context, Result};
 use crate::files::replace_readable;
 use crate::plan::REST;
 use crate::process;
 use crate::report::{SCHEMA, WarmReport};
-use crate::warm::Control;
+use crate::warm::{self, Control};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ const PERIOD_IDLE: Duration = Duration::from_millis(100);
 const STOP_MAX: Duration = Duration::from_secs(4);
 /// Whoever waits is told the end, and gets as long to take it.
 const FAREWELL: Duration = Duration::from_millis(100);
+/// Why it has ended where somebody asked for it.
+const TOLD_TO_END: &str = "it was told to end";
 /// How often the file of metrics is written anew; it is collected every 15 s at the most.
 const METRICS_PERIOD: Duration = Duration::from_secs(5);
 
@@ -38,32 +41,49 @@ const METRICS_PERIOD: Duration = Duration::from_secs(5);
 pub struct Options {
     /// Where it listens.
     pub socket: PathBuf,
-    /// As it was named, for those who ask.
-    pub device: String,
     /// The stage after which the manager is told that it is ready; `None` for at once.
     pub ready: Option<String>,
     /// File that the metrics are written to.
     pub metrics: Option<PathBuf>,
     /// Whether it ends with the warming, instead of answering on.
     pub exit: bool,
-    /// Whether there is a rest after the stages.
-    pub rest_expected: bool,
 }
 
-/// What warms: it is told when to stop and what else to do, and tells how far it is.
-pub type Work = Box<dyn FnOnce(&AtomicBool, &Control, &mut Watch) -> WarmReport + Send>;
+/// What warms a volume: it is told when to stop and what else to do, and tells how far it is.
+pub type Work = Box<dyn FnOnce(&AtomicBool, &Control, &mut Watch) -> Result<WarmReport> + Send>;
+
+/// A volume that is to be warmed.
+pub struct Volume {
+    /// As it was named, for those who ask.
+    pub device: String,
+    /// What tells it from the others, where there are others.
+    pub among_several: Option<Several>,
+    /// Whether there is a rest after the stages.
+    pub rest_expected: bool,
+    /// What warms it.
+    pub work: Work,
+}
+
+/// What tells a volume from others.
+#[derive(Clone, Debug)]
+pub struct Several {
+    /// What it is called, for those who ask and in metrics.
+    pub name: String,
+    /// The names of its profile's stages, where that could be loaded.
+    pub stages: Option<Vec<String>>,
+}
 
 /// A daemon that has ended. Whoever has asked for that is told when the process has: what is to be written is written
 /// before.
 #[derive(Debug)]
 pub struct Finished {
-    /// What came of it.
-    pub report: WarmReport,
+    /// What came of each volume, in their order; an error where nothing was read of it.
+    pub volumes: Vec<Result<WarmReport>>,
     _socket: Socket,
 }
 
-/// Warms beside answering. An error means that it did not begin; how it ended is in the report.
-pub fn run(options: &Options, work: Work) -> Result<Finished> {
+/// Warms volumes beside answering. An error means that it did not begin.
+pub fn run(options: &Options, volumes: Vec<Volume>) -> Result<Finished> {
     let started = Instant::now();
     let socket = Socket::new(&options.socket)?;
     let listener = socket.listener.try_clone().context(|| "failed to listen".into())?;
@@ -74,148 +94,207 @@ pub fn run(options: &Options, work: Work) -> Result<Finished> {
     });
     // They live as long as the process: a warming that does not end is left behind with them.
     let (stop, control): (&AtomicBool, &Control) = (Box::leak(Box::default()), Box::leak(Box::default()));
-    let (mut watch, events) = watch::channel();
-    let state = State::new(options.device.clone(), pid, options.rest_expected, 0);
-    std::thread::Builder::new()
-        .name("warm".into())
-        .spawn(move || {
-            let mut report = work(stop, control, &mut watch);
-            // What waited for a disk or for another process was told to end, too.
-            if stop.load(Ordering::Relaxed) && ["stopped", "refused"].contains(&report.end.as_str()) {
-                (report.end, report.error) = ("stopped".into(), Some("it was told to end".into()));
-            }
-            watch.ended(report);
-        })
-        .context(|| "failed to start the thread that warms".into())?;
-    let plane = Plane::new(state, control, stop, started);
+    let (states, warmings) = volumes.into_iter().map(|volume| begin(volume, pid, stop, control)).unzip();
+    let plane = Plane::new(Volumes::new(states), control, stop, started);
     let mut round = Round {
         options,
-        events,
+        warmings,
         notifier,
         metrics: options.metrics.clone().and_then(MetricsFile::new),
         metrics_at: None,
         stopping_since: None,
         warned: false,
-        report: None,
     };
-    let report = on_runtime(|ring| async move {
+    let volumes = on_runtime(|ring| async move {
         tokio::task::spawn_local(accept(plane.clone(), listener, ring));
         round.all(&plane).await
     })?;
-    Ok(Finished { report, _socket: socket })
+    Ok(Finished { volumes, _socket: socket })
+}
+
+/// Begins to warm a volume, on a thread of its own.
+fn begin(volume: Volume, pid: u32, stop: &'static AtomicBool, control: &'static Control) -> (State, Warming) {
+    let Volume { device, among_several, rest_expected, work } = volume;
+    let mut state = State::new(device.clone(), pid, rest_expected, 0);
+    if let Some(Several { name, stages }) = among_several {
+        state = state.among_several(name, stages);
+    }
+    let (mut watch, events) = watch::channel();
+    let named = device.clone();
+    let warm = move || {
+        let mut came = work(stop, control, &mut watch);
+        // What waited for a disk or for another process was told to end, too.
+        if stop.load(Ordering::Relaxed) && came.as_ref().is_ok_and(|report| report.end == "stopped") {
+            came = came.map(|report| WarmReport { error: Some(TOLD_TO_END.into()), ..report });
+        } else if stop.load(Ordering::Relaxed) && came.is_err() {
+            came = Ok(ended(&named, "stopped", TOLD_TO_END));
+        }
+        watch.ended(came);
+    };
+    // One that does not begin has ended: its end of the channel is gone.
+    if let Err(error) = std::thread::Builder::new().name("warm".into()).spawn(warm) {
+        tracing::error!("failed to start the thread that warms `{device}`: {error}");
+    }
+    (state, Warming { device, events, came: None })
 }
 
 /// Runs it on a ring, or without one where it is refused.
-fn on_runtime<F: Future<Output = WarmReport>>(work: impl FnOnce(bool) -> F) -> Result<WarmReport> {
+fn on_runtime<F: Future>(work: impl FnOnce(bool) -> F) -> Result<F::Output> {
     match tokio_uring::Runtime::new(&tokio_uring::builder()) {
         Ok(runtime) => {
-            let report = runtime.block_on(work(true));
+            let came = runtime.block_on(work(true));
             // Who has asked for the end is told of it by the end of the process; and its own would wait for clients.
             std::mem::forget(runtime);
-            Ok(report)
+            Ok(came)
         }
         Err(error) => {
             tracing::info!("io_uring is refused ({error}); clients are answered without");
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.context(|| "failed to prepare the control plane".into())?;
             let tasks = tokio::task::LocalSet::new();
-            let report = tasks.block_on(&runtime, work(false));
+            let came = tasks.block_on(&runtime, work(false));
             // Who has asked for the end is told of it by the end of the process.
             std::mem::forget((tasks, runtime));
-            Ok(report)
+            Ok(came)
         }
     }
+}
+
+/// The warming of one volume, as it is seen from here.
+struct Warming {
+    device: String,
+    events: Receiver<Event>,
+    /// What came of it, once it has ended.
+    came: Option<Result<WarmReport>>,
+}
+
+impl Warming {
+    /// The next news; none after the end.
+    fn next(&self) -> Option<Event> {
+        if self.came.is_some() {
+            return None;
+        }
+        match self.events.try_recv() {
+            Ok(event) => Some(event),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                let report = ended(&self.device, "failed", "the thread that warms has broken off");
+                Some(Event::Ended(Box::new(Ok(report))))
+            }
+        }
+    }
+
+    fn end(&mut self, state: &mut State, came: Result<WarmReport>) {
+        let refused;
+        let report = match &came {
+            Ok(report) => report,
+            Err(error) => {
+                refused = warm::refused(Path::new(&self.device), error);
+                &refused
+            }
+        };
+        state.on_end(report);
+        tracing::info!("{}{}", prefix(state), last_line(report));
+        self.came = Some(came);
+    }
+}
+
+fn prefix(state: &State) -> String {
+    state.name().map_or_else(String::new, |name| format!("{name}: "))
 }
 
 /// What is done again and again.
 struct Round<'a> {
     options: &'a Options,
-    events: Receiver<Event>,
+    /// In the order of the volumes.
+    warmings: Vec<Warming>,
     notifier: Option<Notifier>,
     metrics: Option<MetricsFile>,
     metrics_at: Option<Instant>,
     stopping_since: Option<Instant>,
     /// Whether it was told that there is no such stage to be ready after.
     warned: bool,
-    report: Option<WarmReport>,
 }
 
 impl Round<'_> {
-    /// Until the warming has ended, and the daemon with it where that is wanted or somebody asks.
-    async fn all(&mut self, plane: &Shared) -> WarmReport {
+    /// Until all warming has ended, and the daemon with it where that is wanted or somebody asks.
+    async fn all(&mut self, plane: &Shared) -> Vec<Result<WarmReport>> {
         loop {
             self.take_news(plane);
             if process::stop_asked() {
                 plane.borrow_mut().end();
             }
-            let stopping = plane.borrow().state.stopping;
-            if stopping {
-                let since = *self.stopping_since.get_or_insert_with(Instant::now);
-                if self.report.is_none() && since.elapsed() >= STOP_MAX {
-                    self.end(plane, left_behind(self.options));
-                }
+            let stopping = plane.borrow().volumes.stopping;
+            if stopping && self.stopping_since.get_or_insert_with(Instant::now).elapsed() >= STOP_MAX {
+                self.leave_behind(plane);
             }
             plane.borrow_mut().sweep();
             self.tell_manager(plane);
             self.write_metrics(plane);
-            if self.report.is_some() && (stopping || self.options.exit) {
+            let ended = plane.borrow().volumes.have_ended();
+            if ended && (stopping || self.options.exit) {
                 break;
             }
-            sleep(if self.report.is_some() { PERIOD_IDLE } else { PERIOD }).await;
+            sleep(if ended { PERIOD_IDLE } else { PERIOD }).await;
         }
         // Those who wait see the end in their next look.
         sleep(FAREWELL).await;
         if let Some(file) = self.metrics.take() {
             file.close(&plane.borrow().metrics());
         }
-        self.report.take().unwrap_or_default()
+        self.warmings.drain(..).filter_map(|warming| warming.came).collect()
     }
 
-    fn end(&mut self, plane: &Shared, report: WarmReport) {
-        plane.borrow_mut().state.on_end(&report);
-        tracing::info!("{}", last_line(&report));
-        self.report = Some(report);
+    /// Each volume's warming, with what is known of it.
+    fn with_states(&mut self, plane: &Shared, mut each: impl FnMut(u64, &mut Warming, &mut State)) {
+        let mut plane = plane.borrow_mut();
+        let now_ns = plane.now_ns();
+        for (warming, state) in self.warmings.iter_mut().zip(&mut plane.volumes.each) {
+            each(now_ns, warming, state);
+        }
     }
 
     fn take_news(&mut self, plane: &Shared) {
-        while self.report.is_none() {
-            match self.events.try_recv() {
-                Ok(Event::Picture(picture)) => {
-                    let mut plane = plane.borrow_mut();
-                    let now_ns = plane.now_ns();
-                    plane.state.on_picture(now_ns, *picture);
-                }
-                Ok(Event::Ended(report)) => self.end(plane, *report),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => {
-                    self.end(plane, failed(self.options, "the thread that warms has broken off"));
+        self.with_states(plane, |now_ns, warming, state| {
+            while let Some(event) = warming.next() {
+                match event {
+                    Event::Found(device, id) => state.on_found(device, id),
+                    Event::Picture(picture) => state.on_picture(now_ns, *picture),
+                    Event::Ended(came) => warming.end(state, *came),
                 }
             }
-        }
+        });
+    }
+
+    /// What does not end in time is left to the end of the process.
+    fn leave_behind(&mut self, plane: &Shared) {
+        let error = "it was told to end, and what it was at did not end in time";
+        self.with_states(plane, |_, warming, state| {
+            if warming.came.is_none() {
+                let report = ended(&warming.device, "stopped", error);
+                warming.end(state, Ok(report));
+            }
+        });
     }
 
     /// Nobody is held up for ever: ready is also what will not become warm any more.
     fn tell_manager(&mut self, plane: &Shared) {
         let Some(notifier) = &mut self.notifier else { return };
-        let (plane, ended) = (plane.borrow(), self.report.is_some());
-        let waited = self.options.ready.as_ref().map(|stage| plane.state.stage(stage));
-        if let Some(Waited::Unknown { stages }) = &waited
+        let (plane, stage) = (plane.borrow(), self.options.ready.as_deref());
+        if let Some(Waited::Unknown { stages }) = stage.map(|stage| plane.volumes.stage(stage))
             && !std::mem::replace(&mut self.warned, true)
         {
             let list = stages.join(", ");
             tracing::warn!(
                 "the profile has no stage `{}` to be ready after, but {list}",
-                self.options.ready.as_deref().unwrap_or_default()
+                stage.unwrap_or_default()
             );
         }
-        let ready = match waited {
-            None | Some(Waited::Warm { .. }) => true,
-            // All that there is takes the place of a stage that is not.
-            _ => ended,
-        };
+        // All that there is takes the place of a stage that is not.
+        let ready = stage.is_none_or(|stage| plane.volumes.is_over(stage));
         let now_ns = plane.now_ns();
-        let status = plane.state.status(now_ns).line();
-        notifier.tell(now_ns, &Now { ready, stopping: plane.state.stopping, status });
+        let status = plane.volumes.status(now_ns).line();
+        notifier.tell(now_ns, &Now { ready, stopping: plane.volumes.stopping, status });
     }
 
     fn write_metrics(&mut self, plane: &Shared) {
@@ -270,19 +349,14 @@ impl MetricsFile {
 }
 
 /// A warming of which nothing is known but how it ended.
-fn failed(options: &Options, error: &str) -> WarmReport {
+fn ended(device: &str, end: &str, error: &str) -> WarmReport {
     WarmReport {
         schema: SCHEMA,
-        end: "failed".into(),
+        end: end.into(),
         error: Some(error.into()),
-        device: options.device.clone(),
+        device: device.into(),
         ..WarmReport::default()
     }
-}
-
-fn left_behind(options: &Options) -> WarmReport {
-    let error = "it was told to end, and what it was at did not end in time";
-    WarmReport { end: "stopped".into(), ..failed(options, error) }
 }
 
 /// What came of it, in one line.

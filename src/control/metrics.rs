@@ -4,9 +4,11 @@
 
 use super::protocol::VERBS;
 use super::state::State;
-use super::status::{Phase, StageStatus};
+use super::status::{Phase, StageStatus, Status, Traffic};
+use super::volumes::Volumes;
 use crate::plan::STAGES_KNOWN;
 use crate::report::Metrics;
+use crate::units::as_s;
 use hdrhistogram::Histogram;
 
 /// Upper bounds of the histogram of latencies, microseconds: from a warm read to a stall.
@@ -78,52 +80,71 @@ impl Counts {
     }
 }
 
-fn by_stage(
+/// One volume, as it is shown.
+struct Seen<'a> {
+    name: Option<&'a str>,
+    status: Status,
+    latencies: &'a Latencies,
+}
+
+impl<'a> Seen<'a> {
+    fn of(state: &'a State, now_ns: u64) -> Seen<'a> {
+        let mut status = state.status(now_ns);
+        for name in STAGES_KNOWN {
+            if !status.stages.iter().any(|stage| stage.name == name) {
+                status.stages.push(StageStatus { name: name.into(), ..StageStatus::default() });
+            }
+        }
+        Seen { name: state.name(), status, latencies: state.latencies() }
+    }
+
+    /// Labels of a value: which volume it is of, where there are several, and one more.
+    fn labels<'b>(&'b self, more: Option<(&'b str, &'b str)>) -> Vec<(&'b str, &'b str)> {
+        self.name.map(|name| ("volume", name)).into_iter().chain(more).collect()
+    }
+}
+
+fn by_stage(text: &mut Metrics, name: &str, help: &str, seen: &[Seen], of: impl Fn(&StageStatus) -> u64) {
+    text.head(name, "gauge", help);
+    for volume in seen {
+        for stage in &volume.status.stages {
+            text.value(name, &volume.labels(Some(("stage", &stage.name))), of(stage));
+        }
+    }
+}
+
+fn by_volume(
     text: &mut Metrics,
     name: &str,
+    kind: &str,
     help: &str,
-    stages: &[StageStatus],
-    of: impl Fn(&StageStatus) -> u64,
+    seen: &[Seen],
+    of: impl Fn(&Status) -> u64,
 ) {
-    text.head(name, "gauge", help);
-    stages.iter().for_each(|stage| text.labelled(name, "stage", &stage.name, of(stage)));
+    text.head(name, kind, help);
+    seen.iter().for_each(|volume| text.value(name, &volume.labels(None), of(&volume.status)));
 }
 
 /// All of them.
-pub fn text(state: &State, counts: &Counts, cpu_s: f64, now_ns: u64) -> String {
-    let status = state.status(now_ns);
-    let mut text = Metrics(String::with_capacity(8 << 10));
+pub fn text(volumes: &Volumes, counts: &Counts, cpu_s: f64, now_ns: u64) -> String {
+    let seen: Vec<Seen> = volumes.each.iter().map(|state| Seen::of(state, now_ns)).collect();
+    let seen = seen.as_slice();
+    let mut text = Metrics(String::with_capacity(seen.len() * (8 << 10)));
     text.head("build_info", "gauge", "Version of the program.");
     text.labelled("build_info", "version", env!("CARGO_PKG_VERSION"), 1);
     text.head("phase", "gauge", "1 for the phase that the daemon is in.");
-    for phase in Phase::ALL {
-        text.labelled("phase", "phase", phase.name(), u8::from(phase == status.phase));
-    }
-    let mut stages = status.stages;
-    for name in STAGES_KNOWN {
-        if !stages.iter().any(|stage| stage.name == name) {
-            stages.push(StageStatus { name: name.into(), ..StageStatus::default() });
+    for volume in seen {
+        for phase in Phase::ALL {
+            let labels = volume.labels(Some(("phase", phase.name())));
+            text.value("phase", &labels, u8::from(phase == volume.status.phase));
         }
     }
-    let stages = &stages;
-    by_stage(&mut text, "stage_units", "Units of hydration in a stage.", stages, |stage| stage.units);
-    by_stage(&mut text, "stage_reads", "Reads planned for a stage.", stages, |stage| stage.reads);
-    by_stage(&mut text, "stage_reads_done", "Reads of a stage that were done.", stages, |stage| stage.done);
-    let help = "Reads of a stage that others, or an earlier run, had done.";
-    by_stage(&mut text, "stage_reads_left_out", help, stages, |stage| stage.skipped);
-    by_stage(&mut text, "stage_reads_failed", "Reads of a stage that failed.", stages, |stage| stage.failed);
-    by_stage(&mut text, "stage_over", "1 when nothing of a stage is left to be read.", stages, |stage| {
-        u64::from(stage.is_over)
-    });
-    let traffic = status.traffic;
-    text.one("reads_total", "counter", "Planned reads done.", traffic.reads);
-    text.one("extra_reads_total", "counter", "Reads beyond the plan.", traffic.extra_reads);
-    text.one("read_bytes_total", "counter", "Bytes read.", traffic.bytes);
-    text.one("unreadable_blocks_total", "counter", "Blocks that could not be read.", traffic.errors);
-    text.one("read_retries_total", "counter", "Reads submitted again.", traffic.retries);
-    latencies(&mut text, state.latencies());
-    text.one("reads_in_flight", "gauge", "Reads in flight.", status.depth);
-    text.one("elapsed_seconds", "gauge", "Seconds since the daemon began.", status.elapsed_s);
+    stages(&mut text, seen);
+    traffic(&mut text, seen);
+    latencies(&mut text, seen);
+    let depth = |status: &Status| u64::from(status.depth);
+    by_volume(&mut text, "reads_in_flight", "gauge", "Reads in flight.", seen, depth);
+    text.one("elapsed_seconds", "gauge", "Seconds since the daemon began.", as_s(now_ns));
     text.one("cpu_seconds_total", "counter", "Processor time of the daemon.", cpu_s);
     text.one("control_clients", "gauge", "Clients on the socket.", counts.clients);
     text.head("control_requests_total", "counter", "Requests on the socket.");
@@ -137,17 +158,44 @@ pub fn text(state: &State, counts: &Counts, cpu_s: f64, now_ns: u64) -> String {
     text.0
 }
 
-fn latencies(text: &mut Metrics, latencies: &Latencies) {
-    let name = "read_duration_seconds";
-    text.head(name, "histogram", "Time from submission of a read to its end.");
-    let mut sum = 0;
-    for (bound, count) in BOUNDS_US.iter().zip(latencies.counts) {
-        sum += count;
-        text.labelled("read_duration_seconds_bucket", "le", &(*bound as f64 / 1e6).to_string(), sum);
+fn stages(text: &mut Metrics, seen: &[Seen]) {
+    by_stage(text, "stage_units", "Units of hydration in a stage.", seen, |stage| stage.units);
+    by_stage(text, "stage_reads", "Reads planned for a stage.", seen, |stage| stage.reads);
+    by_stage(text, "stage_reads_done", "Reads of a stage that were done.", seen, |stage| stage.done);
+    let help = "Reads of a stage that others, or an earlier run, had done.";
+    by_stage(text, "stage_reads_left_out", help, seen, |stage| stage.skipped);
+    by_stage(text, "stage_reads_failed", "Reads of a stage that failed.", seen, |stage| stage.failed);
+    let help = "1 when nothing of a stage is left to be read.";
+    by_stage(text, "stage_over", help, seen, |stage| u64::from(stage.is_over));
+}
+
+fn traffic(text: &mut Metrics, seen: &[Seen]) {
+    let mut count = |name: &str, help: &str, of: fn(&Traffic) -> u64| {
+        by_volume(text, name, "counter", help, seen, |status| of(&status.traffic));
+    };
+    count("reads_total", "Planned reads done.", |traffic| traffic.reads);
+    count("extra_reads_total", "Reads beyond the plan.", |traffic| traffic.extra_reads);
+    count("read_bytes_total", "Bytes read.", |traffic| traffic.bytes);
+    count("unreadable_blocks_total", "Blocks that could not be read.", |traffic| traffic.errors);
+    count("read_retries_total", "Reads submitted again.", |traffic| traffic.retries);
+}
+
+fn latencies(text: &mut Metrics, seen: &[Seen]) {
+    text.head("read_duration_seconds", "histogram", "Time from submission of a read to its end.");
+    for volume in seen {
+        let (latencies, labels) = (volume.latencies, volume.labels(None));
+        let mut bucket = |bound: &str, count: u64| {
+            text.value("read_duration_seconds_bucket", &volume.labels(Some(("le", bound))), count);
+        };
+        let mut sum = 0;
+        for (bound, count) in BOUNDS_US.iter().zip(latencies.counts) {
+            sum += count;
+            bucket(&(*bound as f64 / 1e6).to_string(), sum);
+        }
+        bucket("+Inf", latencies.count());
+        text.value("read_duration_seconds_sum", &labels, latencies.sum_s);
+        text.value("read_duration_seconds_count", &labels, latencies.count());
     }
-    text.labelled("read_duration_seconds_bucket", "le", "+Inf", latencies.count());
-    text.value("read_duration_seconds_sum", latencies.sum_s);
-    text.value("read_duration_seconds_count", latencies.count());
 }
 
 #[cfg(test)]
@@ -180,25 +228,55 @@ mod tests {
         series
     }
 
-    fn text_of(state: &State) -> String {
-        text(state, &Counts::default(), 0.0, 0)
+    fn text_of(volumes: &Volumes) -> String {
+        text(volumes, &Counts::default(), 0.0, 0)
+    }
+
+    /// One volume that nothing is known of.
+    fn one(rest_expected: bool) -> Volumes {
+        Volumes::new(vec![State::new("d".into(), 1, rest_expected, 0)])
     }
 
     #[test]
     fn all_are_there_at_zero_from_the_start_and_none_comes_later() {
-        let mut state = State::new("d".into(), 1, true, 0);
-        let start = parse(&text_of(&state));
+        let mut volumes = one(true);
+        let start = parse(&text_of(&volumes));
         for (name, value) in &start {
             let is_one = name.contains("build_info") || name.contains("\"starting\"");
             assert_eq!(*value, f64::from(u8::from(is_one)), "{name}");
         }
         let stage =
             |name: &str| StageStatus { name: name.into(), reads: 3, done: 2, ..StageStatus::default() };
-        state.on_picture(0, Picture { stages: vec![stage("initrd"), stage("ready")], ..Picture::default() });
-        let later = parse(&text_of(&state));
+        volumes.each[0]
+            .on_picture(0, Picture { stages: vec![stage("initrd"), stage("ready")], ..Picture::default() });
+        let later = parse(&text_of(&volumes));
         assert_eq!(start.keys().collect::<Vec<_>>(), later.keys().collect::<Vec<_>>());
         assert_eq!(later[r#"ebs_prewarm_stage_reads_done{stage="ready"}"#], 2.0);
         assert_eq!(later[r#"ebs_prewarm_phase{phase="warming"}"#], 1.0);
+    }
+
+    #[test]
+    fn of_several_volumes_each_has_all_series_under_its_name() {
+        let state = |name: &str| State::new("d".into(), 1, true, 0).among_several(name.into(), None);
+        let several = Volumes::new(vec![state("root"), state("da\"ta")]);
+        let (text, alone) = (text_of(&several), text_of(&one(true)));
+        let of = |text: &str, name: &str| -> BTreeSet<String> {
+            let label = format!("volume=\"{name}\"");
+            let named = parse(text).into_keys().filter(|series| series.contains(&label));
+            named
+                .map(|series| series.replace(&format!("{label},"), "").replace(&format!("{{{label}}}"), ""))
+                .collect()
+        };
+        let unnamed = parse(&text).into_keys().filter(|series| !series.contains("volume="));
+        let process: BTreeSet<String> = unnamed.collect();
+        let root = of(&text, "root");
+        assert_eq!(root, of(&text, r#"da\"ta"#));
+        // With the names taken off, and what is of the process, that is what there is of one volume.
+        assert!(root.is_disjoint(&process) && process.len() > 10);
+        assert_eq!(
+            root.union(&process).cloned().collect::<BTreeSet<_>>(),
+            parse(&alone).into_keys().collect()
+        );
     }
 
     #[test]
@@ -210,9 +288,9 @@ mod tests {
         let latencies = Latencies::of(&histogram);
         assert_eq!(latencies.plus(&latencies).count(), 10);
         let picture = Picture { latencies, ..Picture::default() };
-        let mut state = State::new("d".into(), 1, true, 0);
-        state.on_picture(0, picture);
-        let series = parse(&text_of(&state));
+        let mut volumes = one(true);
+        volumes.each[0].on_picture(0, picture);
+        let series = parse(&text_of(&volumes));
         for (bound, count) in
             [("0.0005", 1.0), ("0.001", 2.0), ("0.02", 2.0), ("0.05", 4.0), ("60", 4.0), ("+Inf", 5.0)]
         {
@@ -228,10 +306,10 @@ mod tests {
 
     #[test]
     fn names_keep_to_the_conventions_and_labels_are_escaped() {
-        let mut state = State::new("d".into(), 1, false, 0);
+        let mut volumes = one(false);
         let stage = StageStatus { name: "a\"b\\c\nd".into(), ..StageStatus::default() };
-        state.on_picture(0, Picture { stages: vec![stage], ..Picture::default() });
-        let text = text_of(&state);
+        volumes.each[0].on_picture(0, Picture { stages: vec![stage], ..Picture::default() });
+        let text = text_of(&volumes);
         assert!(text.contains(r#"stage="a\"b\\c\nd""#), "{text}");
         for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
             let (name, kind) = line.split_once(' ').unwrap();

@@ -7,6 +7,8 @@
 
 mod client;
 mod daemon;
+#[cfg(test)]
+mod fixtures;
 mod journal;
 mod listen;
 mod metrics;
@@ -16,10 +18,11 @@ mod serve;
 mod state;
 mod status;
 mod stream;
+mod volumes;
 mod watch;
 
 pub use client::{ask, stop, wait};
-pub use daemon::{Options, Work, run};
+pub use daemon::{Finished, Options, Several, Volume, Work, run};
 pub use journal::JournalFormat;
 pub use listen::SOCKET;
 pub use status::{Phase, StageStatus, Status, Traffic};

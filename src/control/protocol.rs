@@ -5,13 +5,14 @@
 use super::status::Status;
 use crate::error::{Context, Error, Result};
 use crate::profile::NAME_BYTES_MAX;
+use crate::warm::several::VOLUMES_MAX;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// A question: a verb, a stage and a time fit many times over.
 pub const LINE_BYTES_MAX: usize = 4096;
-/// An answer: the status of 64 stages with names of 255 bytes, each byte escaped.
-pub const ANSWER_BYTES_MAX: usize = 1 << 18;
+/// An answer: the status of 64 stages with names of 255 bytes, each byte escaped; of each volume, and of all together.
+pub const ANSWER_BYTES_MAX: usize = (VOLUMES_MAX + 1) << 18;
 /// Nobody is waited for longer.
 pub const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -177,6 +178,22 @@ mod tests {
         }
         assert!(request(b"{}").unwrap_err().full_text().contains(r#"{"verb":"status"}"#));
         assert!(answer(&vec![b' '; ANSWER_BYTES_MAX + 1]).is_err() && answer(b"{}").is_err());
+    }
+
+    #[test]
+    fn the_largest_status_fits_an_answer() {
+        use crate::control::status::StageStatus;
+        let volume = |number: usize| {
+            let name = |stage: usize| format!("{:\u{1}<240}{number:02}{stage:02}", "");
+            let stage = |stage| StageStatus { name: name(stage), reads: u64::MAX, ..StageStatus::default() };
+            Status { stages: (0..64).map(stage).collect(), ..Status::default() }
+        };
+        let volumes: Vec<Status> = (0..VOLUMES_MAX).map(volume).collect();
+        // None of them has a stage of another's.
+        let stages = volumes.iter().flat_map(|volume| volume.stages.clone()).collect();
+        let all = Status { stages, volumes, ..Status::default() };
+        let text = line(&Answer::Status(Box::new(all.clone())));
+        assert_eq!(answer(text.strip_suffix(b"\n").unwrap()).unwrap(), Answer::Status(Box::new(all)));
     }
 
     proptest! {

@@ -5,8 +5,8 @@
 
 use super::metrics::{self, Counts};
 use super::protocol::{self, Answer, LINE_BYTES_MAX, Request, WAIT_MAX, Waited};
-use super::state::State;
 use super::stream::Stream;
+use super::volumes::Volumes;
 use super::{CLIENTS_MAX, WAITERS_MAX};
 use crate::process;
 use crate::units::as_ns;
@@ -51,7 +51,7 @@ struct Client {
 
 /// What clients see and what they may change.
 pub struct Plane {
-    pub state: State,
+    pub volumes: Volumes,
     pub counts: Counts,
     control: &'static Control,
     /// Ends the warming.
@@ -67,13 +67,13 @@ pub type Shared = Rc<RefCell<Plane>>;
 impl Plane {
     /// Without clients.
     pub fn new(
-        state: State,
+        volumes: Volumes,
         control: &'static Control,
         stop: &'static AtomicBool,
         started: Instant,
     ) -> Shared {
         let (clients, counts) = (BTreeMap::new(), Counts::default());
-        Rc::new(RefCell::new(Plane { state, counts, control, stop, started, clients, next: 0 }))
+        Rc::new(RefCell::new(Plane { volumes, counts, control, stop, started, clients, next: 0 }))
     }
 
     /// Since the daemon began.
@@ -84,12 +84,12 @@ impl Plane {
     /// Metrics as they are now.
     pub fn metrics(&self) -> String {
         let counts = Counts { clients: self.clients.len() as u64, ..self.counts.clone() };
-        metrics::text(&self.state, &counts, process::cpu_s(), self.now_ns())
+        metrics::text(&self.volumes, &counts, process::cpu_s(), self.now_ns())
     }
 
     /// Asks the warming to end.
     pub fn end(&mut self) {
-        self.state.stopping = true;
+        self.volumes.stopping = true;
         self.stop.store(true, Ordering::Relaxed);
     }
 
@@ -138,7 +138,9 @@ impl Plane {
         Some(match request {
             Request::Status {} => self.status(),
             Request::Metrics {} => Answer::Metrics(self.metrics()),
-            Request::Pause {} if self.state.has_ended() => Answer::Error("there is nothing to pause".into()),
+            Request::Pause {} if self.volumes.have_ended() => {
+                Answer::Error("there is nothing to pause".into())
+            }
             Request::Pause {} => self.pause(true),
             Request::Resume {} => self.pause(false),
             Request::Stop {} => {
@@ -153,12 +155,12 @@ impl Plane {
     }
 
     fn status(&self) -> Answer {
-        Answer::Status(Box::new(self.state.status(self.now_ns())))
+        Answer::Status(Box::new(self.volumes.status(self.now_ns())))
     }
 
     fn pause(&mut self, pause: bool) -> Answer {
         self.control.pause.store(pause, Ordering::Relaxed);
-        self.state.paused = pause;
+        self.volumes.pause(pause);
         Answer::Done(if pause { "it waits" } else { "it goes on" }.into())
     }
 }
@@ -259,7 +261,7 @@ async fn wait_for(plane: &Shared, number: u64, stream: &Stream, stage: &str, for
     loop {
         let (waited, now_ns, status) = {
             let plane = plane.borrow();
-            (plane.state.stage(stage), plane.now_ns(), plane.status())
+            (plane.volumes.stage(stage), plane.now_ns(), plane.status())
         };
         if waited != (Waited::Timeout {}) || now_ns >= until_ns {
             plane.borrow_mut().does(number, Does::Takes, CLIENT_NS_MAX);

@@ -34,8 +34,13 @@ struct Point {
 /// What is known.
 #[derive(Debug)]
 pub struct State {
+    /// What it is called among several.
+    name: Option<String>,
     device: String,
+    id: Option<String>,
     pid: u32,
+    /// Names of the profile's stages, where that was loaded before.
+    profile_stages: Option<Vec<String>>,
     /// Whether there is a rest to come after the stages.
     rest_expected: bool,
     started_ns: u64,
@@ -46,16 +51,17 @@ pub struct State {
     end: Option<End>,
     /// Whether it was told to wait.
     pub paused: bool,
-    /// Whether it was told to end.
-    pub stopping: bool,
 }
 
 impl State {
     /// Nothing is known yet.
     pub fn new(device: String, pid: u32, rest_expected: bool, started_ns: u64) -> State {
         State {
+            name: None,
             device,
+            id: None,
             pid,
+            profile_stages: None,
             rest_expected,
             started_ns,
             picture: Picture::default(),
@@ -63,8 +69,42 @@ impl State {
             points: VecDeque::new(),
             end: None,
             paused: false,
-            stopping: false,
         }
+    }
+
+    /// One of several, with a name of its own and its profile's stages where these are known.
+    pub fn among_several(self, name: String, stages: Option<Vec<String>>) -> State {
+        State { name: Some(name), profile_stages: stages, ..self }
+    }
+
+    /// What it is called among several.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The disk was found.
+    pub fn on_found(&mut self, device: String, id: Option<String>) {
+        self.id = id;
+        self.be_at(device);
+    }
+
+    /// One that is alone goes by the name that it was given.
+    fn be_at(&mut self, device: String) {
+        if self.name.is_some() && !device.is_empty() {
+            self.device = device;
+        }
+    }
+
+    /// Whether it has nothing to do with a stage, for certain: its profile has none of this name.
+    pub fn lacks(&self, stage: &str) -> bool {
+        self.profile_stages.is_some() && !self.has(stage)
+    }
+
+    /// Whether it has a stage.
+    pub fn has(&self, stage: &str) -> bool {
+        let is_rest = self.rest_expected && stage == REST;
+        let in_profile = self.profile_stages.iter().flatten().any(|name| name == stage);
+        is_rest || in_profile || self.picture.stages.iter().any(|planned| planned.name == stage)
     }
 
     /// It was so far at this time.
@@ -86,6 +126,7 @@ impl State {
     /// It has ended. What its report says of the stages counts.
     pub fn on_end(&mut self, report: &WarmReport) {
         self.planned = true;
+        self.be_at(report.device.clone());
         self.picture.in_flight = 0;
         self.points.clear();
         let over = |stage: &StageStatus| {
@@ -132,7 +173,9 @@ impl State {
         Status {
             schema: SCHEMA,
             pid: self.pid,
+            name: self.name.clone(),
             device: self.device.clone(),
+            id: self.id.clone(),
             phase: self.phase(),
             stage: if self.planned && self.end.is_none() {
                 stages.iter().find(|stage| !stage.is_over).map(|stage| stage.name.clone())
@@ -150,6 +193,7 @@ impl State {
                 Some(End::Failed(error)) => Some(error.clone()),
                 _ => None,
             },
+            volumes: Vec::new(),
         }
     }
 
@@ -199,7 +243,8 @@ impl State {
         if self.end.is_some() { self.never() } else { Waited::Timeout {} }
     }
 
-    fn never(&self) -> Waited {
+    /// That a stage will not become warm any more, and why.
+    pub fn never(&self) -> Waited {
         let reason = match &self.end {
             Some(End::Failed(error)) => error.clone(),
             _ => "it was told to end before".into(),
@@ -223,23 +268,10 @@ fn stages_up_to(stages: &[StageStatus], name: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::Traffic;
+    use crate::control::fixtures::picture;
     use crate::report::StageReport;
 
     const S: u64 = 1_000_000_000;
-
-    fn picture(stages: &[(&str, u64, u64)]) -> Picture {
-        let stage = |(name, reads, done): &(&str, u64, u64)| StageStatus {
-            name: (*name).into(),
-            reads: *reads,
-            done: *done,
-            is_over: done >= reads,
-            ..StageStatus::default()
-        };
-        let reads = stages.iter().map(|(_, _, done)| done).sum();
-        let traffic = Traffic { reads, bytes: reads * 4096, ..Traffic::default() };
-        Picture { stages: stages.iter().map(stage).collect(), traffic, in_flight: 7, ..Picture::default() }
-    }
 
     fn report(end: &str, left: &[(&str, u64)]) -> WarmReport {
         let stage = |(name, left): &(&str, u64)| StageReport {

@@ -78,6 +78,17 @@ impl StageStatus {
         self.is_over = settled.reads() >= self.reads;
     }
 
+    /// The same stage of another volume along with it.
+    pub fn add(&mut self, more: &StageStatus) {
+        self.units += more.units;
+        self.reads += more.reads;
+        self.done += more.done;
+        self.skipped += more.skipped;
+        self.failed += more.failed;
+        self.bytes += more.bytes;
+        self.is_over &= more.is_over;
+    }
+
     /// Reads that are over.
     pub fn settled(&self) -> u64 {
         self.done.saturating_add(self.skipped).saturating_add(self.failed)
@@ -120,8 +131,14 @@ pub struct Status {
     pub schema: u32,
     /// The daemon's process.
     pub pid: u32,
-    /// What is warmed, as it was named.
+    /// What it is called among several volumes, by the file of its profile; metrics have it as a label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What is warmed, as it was named; of several volumes, where it was found.
     pub device: String,
+    /// What it is recognised by, once it was found: its serial, else what it carries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     pub phase: Phase,
     /// The stage that is under way; `null` before the first and after the last.
     pub stage: Option<String>,
@@ -140,6 +157,9 @@ pub struct Status {
     pub elapsed_s: f64,
     /// Why it ended, where it did not end well.
     pub error: Option<String>,
+    /// Where there are several, each as if it were warmed alone; all else is of all of them together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Status>,
 }
 
 /// Without characters that would move a terminal's cursor.
@@ -151,6 +171,10 @@ impl Status {
     /// One line, as systemd shows it.
     pub fn line(&self) -> String {
         let mut line = self.phase.name().to_string();
+        if !self.volumes.is_empty() {
+            let warm = self.volumes.iter().filter(|volume| volume.phase == Phase::Warm).count();
+            let _ = write!(line, ", {warm} of {} volumes warm", self.volumes.len());
+        }
         if let Some(stage) = self.stages.iter().find(|stage| Some(&stage.name) == self.stage.as_ref()) {
             let _ =
                 write!(line, ", stage {}: {} of {} reads", plain(&stage.name), stage.settled(), stage.reads);
@@ -167,10 +191,24 @@ impl Status {
         line
     }
 
+    /// What is told of, for people.
+    fn subject(&self) -> String {
+        let device = plain(&self.device);
+        match (&self.name, &self.id) {
+            _ if !self.volumes.is_empty() => "all".into(),
+            (None, _) => device,
+            (Some(name), None) => format!("{}: {device}", plain(name)),
+            (Some(name), Some(id)) => format!("{}: {device} ({})", plain(name), plain(id)),
+        }
+    }
+
     /// For people.
     pub fn text(&self) -> String {
-        let mut text = format!("{}: {}\n", plain(&self.device), self.line());
-        for stage in &self.stages {
+        let mut text: String = self.volumes.iter().map(Status::text).collect();
+        let _ = writeln!(text, "{}: {}", self.subject(), self.line());
+        // With several volumes they stand above already.
+        let stages = if self.volumes.is_empty() { self.stages.as_slice() } else { &[] };
+        for stage in stages {
             let state = match (stage.is_over, stage.reads) {
                 (true, _) => "over".to_string(),
                 (false, 0) => "to come".to_string(),

@@ -5,8 +5,10 @@
 use super::metrics::Latencies;
 use super::status::{StageStatus, Traffic};
 use crate::engine::{Outcome, Progress, Settled};
+use crate::error::Result;
 use crate::plan::StagePlan;
 use crate::report::WarmReport;
+use crate::warm::{Bound, Onlooker};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 /// Pictures that wait to be looked at; ten a second come.
@@ -25,10 +27,12 @@ pub struct Picture {
 /// What the control plane is told.
 #[derive(Debug)]
 pub enum Event {
+    /// The disk was found: where, and what it is recognised by.
+    Found(String, Option<String>),
     /// How far it is.
     Picture(Box<Picture>),
-    /// It has ended. What came of it: a report that says how it ended, also where nothing was read.
-    Ended(Box<WarmReport>),
+    /// It has ended. What came of it: a report that says how it ended, or why nothing was read.
+    Ended(Box<Result<WarmReport>>),
 }
 
 /// Both ends.
@@ -58,15 +62,24 @@ pub struct Watch {
 
 impl Watch {
     /// Tells how it ended.
-    pub fn ended(self, report: WarmReport) {
+    pub fn ended(self, came: Result<WarmReport>) {
         // There is room: pictures take half of it. Where nobody listens any more, nobody is to be told.
-        let _ = self.sender.try_send(Event::Ended(Box::new(report)));
+        let _ = self.sender.try_send(Event::Ended(Box::new(came)));
     }
 
     fn send(&self) {
         if self.sender.len() < PICTURES_MAX {
             let _ = self.sender.try_send(Event::Picture(Box::new(self.now.clone())));
         }
+    }
+}
+
+impl Onlooker for Watch {
+    fn found(&mut self, bound: &Bound) {
+        let (device, identity) = (bound.device.path().display().to_string(), &bound.identity);
+        let id = identity.serial.as_deref().or(identity.carried()).map(Into::into);
+        // There is room: it is the first of all events.
+        let _ = self.sender.try_send(Event::Found(device, id));
     }
 }
 
@@ -169,11 +182,11 @@ mod tests {
         for reads in 0..1000 {
             watch.tick(&outcome(reads), 1, 0);
         }
-        watch.ended(WarmReport::default());
+        watch.ended(Ok(WarmReport::default()));
         assert_eq!(events.len(), PICTURES_MAX + 1);
         assert!(matches!(events.try_iter().last(), Some(Event::Ended(_))));
         let (watch, events) = channel();
         drop(events);
-        watch.ended(WarmReport::default());
+        watch.ended(Ok(WarmReport::default()));
     }
 }

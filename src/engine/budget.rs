@@ -6,7 +6,7 @@
 //! told to come back and does not holds nobody up for longer than [`PATIENCE_NS`].
 
 use super::pace::Pace;
-use crate::plan::{STAGES_KNOWN, StagePlan};
+use crate::plan::{StagePlan, places};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -22,17 +22,6 @@ const PATIENCE_NS: u64 = 20_000_000;
 
 /// How urgent a read is, the most urgent first: the place of its stage in a boot.
 pub type Urgency = u8;
-
-/// By index of the stage. A stage of the user's own is as urgent as `ready`; none is more urgent than one before it.
-fn urgencies(stages: &[StagePlan]) -> Vec<Urgency> {
-    let place = |name: &str| STAGES_KNOWN.iter().position(|known| *known == name);
-    let ready = place("ready").unwrap_or_default();
-    let each = stages.iter().scan(0, |before, stage| {
-        *before = place(&stage.name).unwrap_or(ready).max(*before);
-        Some(*before as Urgency)
-    });
-    each.collect()
-}
 
 /// A read that waits.
 #[derive(Clone, Copy, Debug)]
@@ -150,7 +139,8 @@ impl Share {
     /// For reads of these stages through a source that has the budget's own clock.
     pub(super) fn in_step(&self, stages: &[StagePlan]) -> Share {
         let (shared, member) = (self.shared.clone(), self.member);
-        Share { shared, member, urgencies: urgencies(stages), ahead_ns: 0 }
+        let urgencies = places(stages.iter().map(|stage| stage.name.as_str()));
+        Share { shared, member, urgencies, ahead_ns: 0 }
     }
 
     /// Grants a read of a stage now, or says when to ask again, by the source's clock. What comes after the last stage

@@ -186,18 +186,6 @@ fn one_that_has_ended_holds_nobody_up_at_all() {
 }
 
 #[test]
-fn a_stage_is_as_urgent_as_its_place_in_the_boot() {
-    let of = |names: &[&str]| {
-        let stages: Vec<StagePlan> =
-            names.iter().map(|name| StagePlan { name: (*name).into(), ..StagePlan::default() }).collect();
-        urgencies(&stages)
-    };
-    assert_eq!(of(&["initrd", "sysinit", "ready", "later", "rest"]), [0, 1, 2, 3, 4]);
-    assert_eq!(of(&["mine", "later"]), [2, 3], "a stage of one's own is as `ready`");
-    assert_eq!(of(&["later", "mine", "ready"]), [3, 3, 3], "and no stage is before those of its profile");
-}
-
-#[test]
 fn without_limits_nobody_waits() {
     let mut budget = Budget::new(0, 0, 2);
     for at_ns in 0..100 {

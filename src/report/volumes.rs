@@ -76,7 +76,8 @@ impl VolumesReport {
         out
     }
 
-    fn last_line(&self) -> String {
+    /// The sums, for people.
+    pub fn last_line(&self) -> String {
         let totals = &self.totals;
         let bad = match totals.errors {
             0 => String::new(),

@@ -16,10 +16,11 @@ pub mod stamp;
 mod warmth;
 
 pub use feed::Control;
-pub use report::verdict;
+pub use report::{refused, verdict};
 pub use run::{Hooks, Timed, warm};
 
 use crate::device::Device;
+use crate::engine::Progress;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, ExtentSet};
 use crate::plan::{Mode, Plan, Shape};
@@ -103,6 +104,15 @@ pub struct Bound {
     /// What was known of the volume and is used, for people.
     known: Vec<String>,
 }
+
+/// Looks on while a volume is warmed.
+pub trait Onlooker: Progress {
+    /// Called once, when the disk was found and before anything is planned.
+    fn found(&mut self, _bound: &Bound) {}
+}
+
+/// Nobody looks.
+impl Onlooker for () {}
 
 /// Opens the device, checks that the profile is for it and finds its extents.
 pub fn bind(options: &Options, profile: Option<&Profile>) -> Result<Bound> {

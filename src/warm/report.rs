@@ -11,6 +11,7 @@ use crate::report::{
     Bins, Cells, DepthReport, LatencyUs, SCHEMA, StageReport, Totals, Unreadable, VolumeMap, WarmReport,
 };
 use crate::units::{ByteSize, SECTOR_BYTES, as_s};
+use std::path::Path;
 
 /// The end of a run that found nothing to warm.
 const ALREADY_WARM: &str = "already warm";
@@ -155,6 +156,17 @@ fn unreadable((extent, number): &(Extent, i32)) -> Unreadable {
         number => std::io::Error::from_raw_os_error(*number).to_string(),
     };
     Unreadable { start_sector: extent.start(), sectors: extent.sectors(), error }
+}
+
+/// A boot goes on without us; why is in the report all the same.
+pub fn refused(device: &Path, error: &Error) -> WarmReport {
+    WarmReport {
+        schema: SCHEMA,
+        end: "refused".into(),
+        error: Some(error.full_text()),
+        device: device.display().to_string(),
+        ..WarmReport::default()
+    }
 }
 
 /// What a report means for the exit code.

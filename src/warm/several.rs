@@ -4,7 +4,6 @@
 //! that they share (`engine::Share`), and what is done with one of them.
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::process;
 use crate::profile::Profile;
 use crate::report::WarmReport;
 use std::path::{Path, PathBuf};
@@ -14,19 +13,13 @@ use std::thread::Builder;
 /// An instance takes up to 28 volumes on most types (vendor documentation), each of which costs a thread and a ring.
 pub const VOLUMES_MAX: usize = 32;
 
-/// Does the work of each volume beside that of the others. Gives what came of each, in their order, with the processor
-/// time of its own thread.
+/// Does the work of each volume beside that of the others. Gives what came of each, in their order.
 pub fn side_by_side<W>(work: Vec<W>) -> Vec<Result<WarmReport>>
 where
     W: FnOnce() -> Result<WarmReport> + Send,
 {
-    let counted = |work: W| {
-        let mut report = work()?;
-        report.totals.cpu_s = process::thread_cpu_s();
-        Ok(report)
-    };
     std::thread::scope(|scope| {
-        let begin = |work| Builder::new().name("warm".into()).spawn_scoped(scope, move || counted(work));
+        let begin = |work| Builder::new().name("warm".into()).spawn_scoped(scope, work);
         let threads: Vec<_> = work.into_iter().map(begin).collect();
         let ended = threads.into_iter().map(|thread| {
             let thread = thread.context(|| "failed to start a thread that warms".into())?;

@@ -349,7 +349,7 @@ fn metrics_are_those_of_the_report_on_the_socket_and_in_the_file() {
     assert_eq!(asked["ebs_prewarm_read_duration_seconds_bucket{le=\"0.005\"}"], 0.0);
 }
 
-fn series(text: &str) -> std::collections::BTreeMap<String, f64> {
+pub fn series(text: &str) -> std::collections::BTreeMap<String, f64> {
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     lines
         .map(|line| {

@@ -6,7 +6,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 /// Messages until one has all of these lines; each is a list of lines.
-fn until(manager: &UnixDatagram, wanted: &[&str]) -> Vec<Vec<String>> {
+pub fn until(manager: &UnixDatagram, wanted: &[&str]) -> Vec<Vec<String>> {
     let mut heard = Vec::new();
     loop {
         let mut message = [0; 4096];
@@ -20,7 +20,7 @@ fn until(manager: &UnixDatagram, wanted: &[&str]) -> Vec<Vec<String>> {
     }
 }
 
-fn said(heard: &[Vec<String>], what: &str) -> usize {
+pub fn said(heard: &[Vec<String>], what: &str) -> usize {
     heard.iter().flatten().filter(|line| line.starts_with(what)).count()
 }
 

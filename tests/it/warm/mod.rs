@@ -22,6 +22,8 @@ mod once;
 mod outputs;
 mod profiles;
 mod several;
+#[cfg(feature = "control")]
+mod several_daemon;
 mod signals;
 mod syscalls;
 mod vanish;

@@ -11,9 +11,9 @@ const QUICK: &[&str] = &["first_read=5ms", "sigma=0"];
 const UNITS: u64 = 64;
 
 /// A cold disk with a partition table, and a profile that was recorded on it.
-struct Recorded {
-    volume: Volume,
-    profile: String,
+pub struct Recorded {
+    pub volume: Volume,
+    pub profile: String,
     units: BTreeSet<u64>,
 }
 
@@ -41,17 +41,17 @@ impl Recorded {
         Recorded { volume, profile: bin, units }
     }
 
-    fn root() -> Recorded {
+    pub fn root() -> Recorded {
         Recorded::new("root", 0x0000_00a1, 8..40)
     }
 
-    fn data() -> Recorded {
+    pub fn data() -> Recorded {
         Recorded::new("data", 0x0000_00b2, (10..60).step_by(2))
     }
 
     /// Every unit of its profile is warm, and no other but those that tell which disk it is.
     #[track_caller]
-    fn is_warmed(&self) {
+    pub fn is_warmed(&self) {
         let hydrated = set(self.volume.hydrated());
         let beyond: Vec<&u64> =
             hydrated.difference(&self.units).filter(|unit| ![0, 2, UNITS - 1].contains(unit)).collect();
@@ -61,22 +61,54 @@ impl Recorded {
 
 /// The binary on a machine that has these disks and no other.
 fn on_machine(disks: &[&Recorded], args: &str) -> Ran {
-    let dir = tempfile::tempdir().unwrap();
-    let mut script = String::from("set -e; mount -t tmpfs disks /dev/shm; ");
-    for (at, disk) in disks.iter().enumerate() {
-        let entry = dir.path().join(format!("shm!disk{at}"));
-        fs::create_dir(&entry).unwrap();
-        fs::write(entry.join("size"), format!("{}\n", UNITS * UNIT_SECTORS)).unwrap();
-        let minor = disk.volume.loop_name().trim_start_matches("loop").to_string();
-        script.push_str(&format!("mknod /dev/shm/disk{at} b 7 {minor}; "));
-    }
-    script.push_str("mount --bind \"$1\" /sys/block; shift; exec \"$@\"");
-    let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", &script, "sh"]).arg(dir.path()).arg(BIN).args(args.split_whitespace());
-    run(command)
+    let disks: Vec<_> = disks.iter().map(|disk| (*disk, "")).collect();
+    let machine = Machine::new(&disks);
+    run(machine.command(args))
 }
 
-fn ends(report: &Value) -> Vec<&str> {
+/// A machine of some disks, for as long as it lives.
+pub struct Machine {
+    /// What stands for `/sys/block` there.
+    dir: tempfile::TempDir,
+    /// What makes it, in a namespace of its own.
+    script: String,
+}
+
+impl Machine {
+    /// Of disks, each with a serial where that is not empty.
+    pub fn new(disks: &[(&Recorded, &str)]) -> Machine {
+        let dir = tempfile::tempdir().unwrap();
+        let mut script = String::from("set -e; cd /dev/shm; mount -t tmpfs disks .; cd /dev/shm; ");
+        for (at, (disk, serial)) in disks.iter().enumerate() {
+            let entry = dir.path().join(format!("shm!disk{at}"));
+            fs::create_dir(&entry).unwrap();
+            fs::write(entry.join("size"), format!("{}\n", UNITS * UNIT_SECTORS)).unwrap();
+            let name = disk.volume.loop_name();
+            let minor = name.trim_start_matches("loop");
+            script.push_str(&format!("mknod disk{at} b 7 {minor}; "));
+            if !serial.is_empty() {
+                // All that the kernel shows of it, and a serial beside it.
+                script.push_str(&format!(
+                    "kernel=/sys/devices/virtual/block/{name}; mkdir real{at} shown{at}; \
+                     mount --bind $kernel real{at}; ln -s $PWD/real{at}/* shown{at}; \
+                     echo {serial} >shown{at}/serial; mount --bind shown{at} $kernel; "
+                ));
+            }
+        }
+        script.push_str("mount --bind \"$1\" /sys/block; shift; exec \"$@\"");
+        Machine { dir, script }
+    }
+
+    /// The binary there.
+    pub fn command(&self, args: &str) -> Command {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", &self.script, "sh"]).arg(self.dir.path());
+        command.arg(BIN).args(args.split_whitespace());
+        command
+    }
+}
+
+pub fn ends(report: &Value) -> Vec<&str> {
     report["volumes"].as_array().unwrap().iter().map(|volume| volume["end"].as_str().unwrap()).collect()
 }
 
@@ -192,6 +224,69 @@ fn devices_are_paired_in_order_and_one_that_fails_stops_no_other() {
 }
 
 #[test]
+fn a_volume_that_has_its_stamp_is_left_alone_and_a_copy_of_it_is_not() {
+    if !require_root() || !require("unshare") {
+        return;
+    }
+    let (root, data) = (Recorded::root(), Recorded::data());
+    let stamps = root.volume.path("stamps");
+    let reads = || [&root, &data].map(|disk| disk.volume.stats().counters.reads);
+    let line = |by: [&str; 2]| {
+        format!(
+            "--json warm --mode touch --stamp {stamps} --profile {}{} --profile {}{}",
+            data.profile, by[1], root.profile, by[0]
+        )
+    };
+    let found = line(["", ""]);
+    let named = line([" --device /dev/shm/disk0", " --device /dev/shm/disk1"]);
+    let machine = Machine::new(&[(&root, "vol0a"), (&data, "vol0b")]);
+    assert_eq!(ends(&report_of(&run(machine.command(&found)).ok())), ["complete", "complete"]);
+    root.is_warmed();
+    data.is_warmed();
+    let mut written: Vec<_> = fs::read_dir(&stamps)
+        .unwrap()
+        .map(|stamp| stamp.unwrap().file_name().into_string().unwrap())
+        .collect();
+    written.sort();
+    assert_eq!(written, ["vol0a.warm", "vol0b.warm"]);
+    // Not even what would tell which disk is whose.
+    let before = reads();
+    for line in [&found, &named] {
+        let report = report_of(&run(machine.command(line)).ok());
+        assert_eq!(ends(&report), ["already warm", "already warm"]);
+        assert_eq!(report["volumes"][0]["device"], "/dev/shm/disk1", "{report:#}");
+        assert_eq!(reads(), before);
+    }
+    // Made from the same snapshot, and cold.
+    data.volume.reset();
+    let machine = Machine::new(&[(&root, "vol0a"), (&data, "vol0c")]);
+    let before = reads();
+    let report = report_of(&run(machine.command(&found)).ok());
+    assert_eq!(ends(&report), ["complete", "already warm"]);
+    data.is_warmed();
+    assert_eq!((number(&report, "/totals/reads"), reads()[0]), (25, before[0]));
+}
+
+#[test]
+fn a_stamp_is_of_one_profile() {
+    if !require_root() || !require("unshare") {
+        return;
+    }
+    let root = Recorded::root();
+    let machine = Machine::new(&[(&root, "vol0a")]);
+    for (units, reads) in [(0..10, 10), (20..35, 15), (20..35, 0)] {
+        // Compiled ones, which all have one and the same checksum over the whole of them.
+        let profile = root.volume.profile_of_units(units);
+        let line = format!(
+            "--json warm --mode touch --device /dev/shm/disk0 --profile {profile} --stamp {}",
+            root.volume.path("stamps")
+        );
+        let report: Value = serde_json::from_str(&run(machine.command(&line)).ok()).unwrap();
+        assert_eq!(number(&report, "/totals/reads"), reads, "{report:#}");
+    }
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused_before_anything_is_read() {
     if !require_root() || !require("unshare") {
         return;
@@ -212,7 +307,9 @@ fn what_cannot_be_meant_is_refused_before_anything_is_read() {
         (format!("warm --profile {profile} --profile {twice} --rest-blocks {twice}"), "of one volume"),
         (format!("plan --profile {profile} --profile {twice}"), "`plan` is about one volume"),
         #[cfg(feature = "control")]
-        (format!("daemon --profile {profile} --profile {twice}"), "`daemon` is about one volume"),
+        (format!("daemon --profile {profile} --profile {twice}"), "were recorded on one disk"),
+        #[cfg(feature = "control")]
+        (format!("daemon --profile {profile} --device {device} --device auto"), "1 profiles and 2 devices"),
     ] {
         let ran = on_machine(&[&root], &args).exits(2, &[named, "help: "]);
         assert!(root.volume.hydrated().is_empty(), "{args}: {}", ran.err);
