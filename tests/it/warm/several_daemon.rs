@@ -96,6 +96,16 @@ fn a_stage_is_waited_for_on_all_volumes_that_have_it() {
     assert_eq!(number(&report, "/totals/volumes_complete"), 1);
 }
 
+/// A daemon under a manager, and what the manager hears.
+fn managed(volumes: &[(&Volume, &str)]) -> (UnixDatagram, Started) {
+    let path = volumes[0].0.path("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(HANG)).unwrap();
+    let mut command = daemon(volumes, "--mode touch");
+    command.env("NOTIFY_SOCKET", &path).env_remove("WATCHDOG_USEC");
+    (manager, start(command))
+}
+
 #[test]
 fn nobody_is_told_that_a_stage_is_warm_while_one_volume_is_behind() {
     if !require_root() {
@@ -103,12 +113,7 @@ fn nobody_is_told_that_a_stage_is_warm_while_one_volume_is_behind() {
     }
     let [root, data] = two("9");
     let profiles = [profile(&root, "root", &[("ready", 0..5)]), profile(&data, "data", &[("ready", 0..10)])];
-    let path = root.path("notify");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(HANG)).unwrap();
-    let mut command = daemon(&[(&root, &profiles[0]), (&data, &profiles[1])], "--mode touch");
-    command.env("NOTIFY_SOCKET", &path).env_remove("WATCHDOG_USEC");
-    let warm = start(command);
+    let (manager, warm) = managed(&[(&root, &profiles[0]), (&data, &profiles[1])]);
     let behind = |status: &Status| {
         status.volumes[0].phase == Phase::Warm && status.volumes[1].stages.iter().any(|stage| stage.done == 9)
     };
@@ -135,12 +140,7 @@ fn ready_is_told_when_the_stage_is_warm_on_all() {
         profile(&root, "root", &[("ready", 100..110), ("later", 0..10)]),
         profile(&data, "data", &[("ready", 0..20), ("later", 100..110)]),
     ];
-    let path = root.path("notify");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(HANG)).unwrap();
-    let mut command = daemon(&[(&root, &profiles[0]), (&data, &profiles[1])], "--mode touch");
-    command.env("NOTIFY_SOCKET", &path).env_remove("WATCHDOG_USEC");
-    let warm = start(command);
+    let (manager, warm) = managed(&[(&root, &profiles[0]), (&data, &profiles[1])]);
     let heard = heard_until(&manager, &["READY=1"]);
     assert!(set(root.hydrated()).is_superset(&set(100..110)), "{heard:#?}");
     assert!(set(data.hydrated()).is_superset(&set(0..20)), "{heard:#?}");
