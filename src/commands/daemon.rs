@@ -100,11 +100,16 @@ pub fn run(args: DaemonArgs, output: Output) -> Result<()> {
     };
     let mut finished = control::run(&options, vec![volume])?;
     // One volume was asked for.
-    let came = finished.volumes.swap_remove(0);
-    let report = &came.unwrap_or_else(|error| warm::refused(&named, &error));
-    let written = file.map_or(Ok(()), |file| file.write(report));
-    let printed = if output.json { output.print(report, WarmReport::text) } else { Ok(()) };
-    first_error([verdict_of_daemon(report), written, printed])
+    let (report, verdict) = match finished.volumes.swap_remove(0) {
+        Ok(report) => {
+            let verdict = verdict_of_daemon(&report);
+            (report, verdict)
+        }
+        Err(error) => (warm::refused(&named, &error), Err(error)),
+    };
+    let written = file.map_or(Ok(()), |file| file.write(&report));
+    let printed = if output.json { output.print(&report, WarmReport::text) } else { Ok(()) };
+    first_error([verdict, written, printed])
 }
 
 /// What a report means for the exit code.

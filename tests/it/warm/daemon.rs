@@ -299,7 +299,7 @@ fn what_cannot_be_warmed_is_told_to_all_who_ask() {
     run(asks(&other, "stop")).ok();
     let ran = warm.end();
     let report = other.report();
-    assert_eq!((ran.code, report["end"].as_str()), (Some(1), Some("refused")), "{}", ran.err);
+    assert_eq!((ran.code, report["end"].as_str()), (Some(4), Some("refused")), "{}", ran.err);
 }
 
 #[test]
