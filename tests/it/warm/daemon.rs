@@ -69,7 +69,8 @@ fn stages_are_waited_for_each_in_its_turn_and_before_the_daemon_is_there() {
         let timeout = if stage == "later" { "20s" } else { "120s" };
         start(asks(&volume, &format!("wait --stage {stage} --timeout {timeout}")))
     });
-    let mut late = start(daemon(&volume, &format!("--profile {profile} --mode touch")));
+    // One read at a time, so that it is the last unit that stalls.
+    let mut late = start(daemon(&volume, &format!("--profile {profile} --mode touch --depth 1")));
     let [initrd, sysinit, ready, later] = waits;
     for (wait, stage, units) in
         [(initrd, "initrd", 0..20), (sysinit, "sysinit", 0..20), (ready, "ready", 100..140)]

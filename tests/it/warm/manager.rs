@@ -30,7 +30,8 @@ fn ready_is_told_when_the_chosen_stage_is_warm_and_not_before() {
         return;
     }
     for abstract_name in [true, false] {
-        // The last unit of `later` stalls: nothing but `ready` can be the reason.
+        // The last unit of `later` stalls: nothing but `ready` can be the reason. It is the last that is asked for, as reads
+        // are one at a time.
         let sets = ["hydration=20MB/s", "first_read=10ms", "sigma=0", "stall_fetch=29", "stall=300s"];
         let volume = Volume::new(200, "gp3", &sets);
         let at = |units: std::ops::Range<u64>| units.map(|unit| (unit * UNIT, 4096)).collect::<Vec<_>>();
@@ -44,7 +45,7 @@ fn ready_is_told_when_the_chosen_stage_is_warm_and_not_before() {
         };
         let manager = manager.unwrap();
         manager.set_read_timeout(Some(HANG)).unwrap();
-        let mut command = daemon(&volume, &format!("--profile {profile} --mode touch"));
+        let mut command = daemon(&volume, &format!("--profile {profile} --mode touch --depth 1"));
         command.env("NOTIFY_SOCKET", told).env("WATCHDOG_USEC", "100000").env_remove("WATCHDOG_PID");
         let warm = start(command);
         let heard = until(&manager, &["READY=1"]);

@@ -42,6 +42,9 @@ fn profile(volume: &Volume, name: &str, stages: &[(&str, Range<u64>)]) -> String
     path
 }
 
+/// One read at a time: what stalls is then the unit that is meant, however busy the machine is.
+const IN_TURN: &str = "--mode touch --depth 1";
+
 /// Two that are slow, the second with a unit that stalls for longer than any test.
 fn two(stall_fetch: &str) -> [Volume; 2] {
     let stall = [&format!("stall_fetch={stall_fetch}"), "stall=300s"];
@@ -61,7 +64,7 @@ fn a_stage_is_waited_for_on_all_volumes_that_have_it() {
         |stage: &str, timeout: &str| start(asks(&root, &format!("wait --stage {stage} --timeout {timeout}")));
     let [initrd, ready, later] =
         [("initrd", "120s"), ("ready", "120s"), ("later", "20s")].map(|(s, t)| wait(s, t));
-    let mut warm = start(daemon(&[(&root, &of_root), (&data, &of_data)], "--mode touch"));
+    let mut warm = start(daemon(&[(&root, &of_root), (&data, &of_data)], IN_TURN));
     // One has no such stage, and keeps nobody waiting.
     initrd.end().ok();
     assert!(set(root.hydrated()).is_superset(&set(0..10)));
@@ -101,7 +104,7 @@ fn managed(volumes: &[(&Volume, &str)]) -> (UnixDatagram, Started) {
     let path = volumes[0].0.path("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
     manager.set_read_timeout(Some(HANG)).unwrap();
-    let mut command = daemon(volumes, "--mode touch");
+    let mut command = daemon(volumes, IN_TURN);
     command.env("NOTIFY_SOCKET", &path).env_remove("WATCHDOG_USEC");
     (manager, start(command))
 }
