@@ -243,14 +243,14 @@ impl Bench<'_> {
         spans.dedup();
         self.draw.shuffle(&mut spans);
         spans.truncate(checks);
-        let mut block = |span: &Range<u64>| {
+        if spans.is_empty() {
+            return Ok(Checked::default());
+        }
+        let block = |span: Range<u64>| {
             let blocks = (span.end - span.start) / TOUCH_BYTES;
             read_at(span.start + self.draw.below(blocks) * TOUCH_BYTES, TOUCH_BYTES)
         };
-        let blocks: Vec<PlannedRead> = spans.iter().map(&mut block).collect();
-        if blocks.is_empty() {
-            return Ok(Checked::default());
-        }
+        let blocks = spans.into_iter().map(block).collect();
         let outcome = self.read(blocks, 1, PART_NS);
         let warm = outcome.latency_us.count_between(0, self.check_us);
         let checked = Checked { blocks: outcome.latency_us.len(), warm };

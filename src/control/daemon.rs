@@ -14,7 +14,7 @@ use crate::error::{Context, Result};
 use crate::files::replace_readable;
 use crate::plan::REST;
 use crate::process;
-use crate::report::{SCHEMA, WarmReport};
+use crate::report::WarmReport;
 use crate::warm::{self, Control};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
 use std::path::{Path, PathBuf};
@@ -122,14 +122,16 @@ fn begin(volume: Volume, pid: u32, stop: &'static AtomicBool, control: &'static 
     let (mut watch, events) = watch::channel();
     let named = device.clone();
     let warm = move || {
-        let mut came = work(stop, control, &mut watch);
-        // What waited for a disk or for another process was told to end, too.
-        if stop.load(Ordering::Relaxed) && came.as_ref().is_ok_and(|report| report.end == "stopped") {
-            came = came.map(|report| WarmReport { error: Some(TOLD_TO_END.into()), ..report });
-        } else if stop.load(Ordering::Relaxed) && came.is_err() {
-            came = Ok(ended(&named, "stopped", TOLD_TO_END));
-        }
-        watch.ended(came);
+        let came = work(stop, control, &mut watch);
+        let is_told = stop.load(Ordering::Relaxed);
+        watch.ended(match came {
+            Ok(report) if is_told && report.end == "stopped" => {
+                Ok(WarmReport { error: Some(TOLD_TO_END.into()), ..report })
+            }
+            // What waited for a disk or for another process was told to end, too.
+            Err(_) if is_told => Ok(ended(&named, "stopped", TOLD_TO_END)),
+            came => came,
+        });
     };
     // One that does not begin has ended: its end of the channel is gone.
     if let Err(error) = std::thread::Builder::new().name("warm".into()).spawn(warm) {
@@ -350,13 +352,7 @@ impl MetricsFile {
 
 /// A warming of which nothing is known but how it ended.
 fn ended(device: &str, end: &str, error: &str) -> WarmReport {
-    WarmReport {
-        schema: SCHEMA,
-        end: end.into(),
-        error: Some(error.into()),
-        device: device.into(),
-        ..WarmReport::default()
-    }
+    warm::ended(Path::new(device), end, error.into())
 }
 
 /// What came of it, in one line.

@@ -16,7 +16,7 @@ pub mod stamp;
 mod warmth;
 
 pub use feed::Control;
-pub use report::{refused, verdict};
+pub use report::{ended, refused, verdict};
 pub use run::{Hooks, Timed, warm};
 
 use crate::device::Device;

@@ -158,15 +158,20 @@ fn unreadable((extent, number): &(Extent, i32)) -> Unreadable {
     Unreadable { start_sector: extent.start(), sectors: extent.sectors(), error }
 }
 
-/// A boot goes on without us; why is in the report all the same.
-pub fn refused(device: &Path, error: &Error) -> WarmReport {
+/// A warming of which nothing is known but how it ended, and why.
+pub fn ended(device: &Path, end: &str, error: String) -> WarmReport {
     WarmReport {
         schema: SCHEMA,
-        end: "refused".into(),
-        error: Some(error.full_text()),
+        end: end.into(),
+        error: Some(error),
         device: device.display().to_string(),
         ..WarmReport::default()
     }
+}
+
+/// A boot goes on without us; why is in the report all the same.
+pub fn refused(device: &Path, error: &Error) -> WarmReport {
+    ended(device, "refused", error.full_text())
 }
 
 /// What a report means for the exit code.

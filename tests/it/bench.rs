@@ -58,7 +58,7 @@ fn a_cold_volume_is_measured_once() {
     assert_eq!((number(&report, "/unit/bytes"), number(&report, "/touched_unit_bytes")), (UNIT, UNIT));
     assert_eq!(report["device"].as_str(), Some(volume.device().as_str()));
     assert_eq!(report["storage"]["kind"], "loop");
-    assert!(number(&report, "/cold_latency_us/p50") > 55_000, "{report:#}");
+    assert!((55_000..90_000).contains(&number(&report, "/cold_latency_us/p50")), "{report:#}");
     assert_eq!(report["methods"].as_array().unwrap().len(), 3);
     let mut counted = 0;
     for name in ["documented-fio", "touch@16", "tokio-uring@16"] {
@@ -312,8 +312,7 @@ fn a_stall_in_the_middle_costs_one_read() {
     // Well beyond what the evidence reads.
     let sets = [FIRST_READ, "sigma=0.1", "stall_fetch=700", "stall=60s"];
     let volume = volume_of(64, "io2", &sets);
-    run(bench(&volume, "--methods dd,touch@16,documented-fio --first-touches 64"))
-        .exits(3, &["failed to end 1 reads"]);
+    run(bench(&volume, "--methods dd,touch@16,documented-fio")).exits(3, &["failed to end 1 reads"]);
     let report = report(&volume);
     assert_eq!((report["end"].as_str(), report["methods"].as_array().unwrap().len()), (Some("complete"), 3));
     let sum = |field: &str| -> u64 {
