@@ -165,6 +165,7 @@ pub fn ended(device: &Path, end: &str, error: String) -> WarmReport {
         end: end.into(),
         error: Some(error),
         device: device.display().to_string(),
+        totals: Totals { cpu_s: process::cpu_s(), ..Totals::default() },
         ..WarmReport::default()
     }
 }

@@ -42,8 +42,6 @@ class Boot:
     console: str
     stats: dict | None = None
     files: dict = field(default_factory=dict)
-    # On the host's clock: from the start of QEMU to ready.
-    host_s: float = 0.0
 
     def json(self, name):
         try:
@@ -163,7 +161,6 @@ def watch(process, cold, started, timeout_s):
         found = re.search(r"BOOTLAB ready ([0-9.]+)\r?\n", console)
         if found and result.ready_s is None:
             result.ready_s = float(found.group(1))
-            result.host_s = time.monotonic() - started
             # Before what comes after ready touches more.
             result.stats = cold.stats()
             limit = time.monotonic() + COLLECT_S

@@ -235,8 +235,11 @@ def work(lab):
     print(show.notes(result), end="")
     wanted = options.cases or ("quick" if options.quick else "")
     if wanted and wanted != "none":
-        result["cases"] = cases.check(lab, initrds["ebs-prewarm"], profile, wanted, times.get("cold", []))
-        save(lab, result)
+        def save_cases(results, colds):
+            result["cases"], result["cases_cold_s"] = results, colds
+            save(lab, result)
+
+        cases.check(lab, initrds["ebs-prewarm"], profile, wanted, times.get("cold", []), save_cases)
         print("\n" + show.cases(result["cases"]))
     print(f"\nresults, plot and each boot's files: {lab.output}")
     return verdict(options, result)

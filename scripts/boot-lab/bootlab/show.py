@@ -23,12 +23,17 @@ def seconds(value):
 
 
 def cases(results):
-    """A line for each case of no harm."""
+    """A line for each case of no harm: its median and the latest that it may be, the warmer's word and processor time."""
     width = max((len(each["case"]) for each in results), default=0)
     return "\n".join(
-        f"{each['case']:<{width}}  {seconds(each['ready_s']):>9}  warmer: {each['end'] or 'no report':<10}  "
-        + ("; ".join(each["wrong"]) or "holds") for each in results
+        f"{each['case']:<{width}}  {seconds(each['ready_s']):>9} of {seconds(each['limit_s']):>9}, boots: {len(each['times_s'])}  "
+        f"warmer: {each['end'] or 'no report':<10} {processor(each['cpu_s']):>7}  " + ("; ".join(each["wrong"]) or "holds")
+        for each in results
     )
+
+
+def processor(cpu_s):
+    return "" if cpu_s is None else f"{cpu_s * 1000:.0f} ms"
 
 
 def table(result):
