@@ -9,6 +9,13 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+/// What a file may be called after something that has any name: no path, and not long.
+pub fn plain_name(name: &str) -> String {
+    let plain =
+        |letter: char| if letter.is_ascii_alphanumeric() || "-_".contains(letter) { letter } else { '_' };
+    name.chars().take(100).map(plain).collect()
+}
+
 /// A file not yet under its name; removed unless it gets there.
 struct Unfinished {
     path: PathBuf,

@@ -240,6 +240,28 @@ impl Plan {
         &self.reads
     }
 
+    /// Tells plans apart: another profile, unit, mode, rest or size of disk makes another key. So many units take a
+    /// few milliseconds as 64 TiB have.
+    pub fn key(&self) -> u64 {
+        let (mut of_reads, mut of_rest) = (crc32fast::Hasher::new(), crc32fast::Hasher::new());
+        for read in &self.reads {
+            of_reads.update(&read.start.to_le_bytes());
+            of_reads.update(&read.sectors.to_le_bytes());
+        }
+        // The rest is what the stages have not, in these places.
+        let extents = [Some(&self.taken), self.within.as_ref()];
+        for extent in extents.into_iter().flatten().flat_map(ExtentSet::iter) {
+            of_rest.update(&extent.start().to_le_bytes());
+            of_rest.update(&extent.end().to_le_bytes());
+        }
+        self.planned.iter().for_each(|word| of_rest.update(&word.to_le_bytes()));
+        let (shape, totals) = (&self.shape, self.totals());
+        let sizes = [shape.sectors, shape.unit_bytes, shape.block_bytes.into(), totals.reads, totals.bytes];
+        sizes.iter().for_each(|size| of_rest.update(&size.to_le_bytes()));
+        of_rest.update(shape.mode.name().as_bytes());
+        u64::from(of_reads.finalize()) << 32 | u64::from(of_rest.finalize())
+    }
+
     /// Units planned, reads and bytes in all.
     pub fn totals(&self) -> StagePlan {
         self.stages.iter().fold(StagePlan::default(), |mut sum, stage| {
@@ -491,6 +513,29 @@ mod tests {
         assert_eq!(plan.rest_alone(None).totals().units, 7);
         let full = Plan::new([("a", &extents[..])], shape(Mode::Full, 2048)).rest_alone(None);
         assert_eq!(full.totals().bytes, (2048 - 16) * 512, "whole blocks were read");
+    }
+
+    #[test]
+    fn plans_of_as_many_reads_have_keys_of_their_own() {
+        let of = |stage: Extent, mode| Plan::new([("a", &[stage][..])], shape(mode, 8192));
+        let rest = |plan: &Plan, within: Extent| plan.rest_alone(Some([within].into_iter().collect())).key();
+        let plan = of(at(1030, 8), Mode::Touch);
+        let keys = [
+            plan.key(),
+            of(at(2060, 8), Mode::Touch).key(),
+            of(at(1030, 8), Mode::Full).key(),
+            plan.rest_alone(None).key(),
+            of(at(2060, 8), Mode::Touch).rest_alone(None).key(),
+            rest(&plan, at(3000, 8)),
+            rest(&plan, at(5000, 8)),
+            rest(&of(at(1030, 8), Mode::Full), at(3000, 8)),
+            rest(&of(at(1040, 8), Mode::Full), at(3000, 8)),
+        ];
+        let mut apart = keys.to_vec();
+        apart.sort_unstable();
+        apart.dedup();
+        assert_eq!(apart.len(), keys.len(), "{keys:x?}");
+        assert_eq!(plan.key(), of(at(1030, 8), Mode::Touch).key());
     }
 
     #[test]

@@ -90,10 +90,21 @@ impl ReportFile {
     }
 
     /// Writes it, whole or not at all.
-    pub fn write<T: Document>(self, report: &T) -> Result<()> {
+    pub fn write<T: Document>(mut self, report: &T) -> Result<()> {
         // Both use the same temporary name.
-        let _ = self.trial.map(JoinHandle::join);
+        self.end_trial();
         write_report(&self.path, report)
+    }
+
+    fn end_trial(&mut self) {
+        let _ = self.trial.take().map(JoinHandle::join);
+    }
+}
+
+/// The trial takes its own file away.
+impl Drop for ReportFile {
+    fn drop(&mut self) {
+        self.end_trial();
     }
 }
 

@@ -98,7 +98,15 @@ pub fn run(args: DaemonArgs, output: Output) -> Result<()> {
             verb::warmed(&args, None, args.share(), stop, control, watch)
         }),
     };
-    let mut finished = control::run(&options, vec![volume])?;
+    let mut finished = match control::run(&options, vec![volume]) {
+        Ok(finished) => finished,
+        // The report may be that of the daemon which is there.
+        Err(error) if control::is_there(&options.socket) => return Err(error),
+        Err(error) => {
+            let written = file.map_or(Ok(()), |file| file.write(&warm::refused(&named, &error)));
+            return first_error([Err(error), written]);
+        }
+    };
     // One volume was asked for.
     let (report, verdict) = match finished.volumes.swap_remove(0) {
         Ok(report) => {

@@ -9,6 +9,7 @@ use crate::units::{ByteSize, SECTOR_BYTES, as_s, human_bytes, human_s};
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// Show what `warm` would do: reads, bytes, seconds, and the price of the alternatives
@@ -57,9 +58,10 @@ struct Planned {
 /// Shows the plan.
 pub fn run(args: PlanArgs, output: Output) -> Result<()> {
     args.what.only_one("plan")?;
-    let (options, bound) = args.what.bind(None, Duration::ZERO)?;
+    let go_on = AtomicBool::new(false);
+    let (options, bound) = args.what.bind(None, Duration::ZERO, &go_on)?;
     let plan = bound.plan(options.mode.unwrap_or(Mode::Touch));
-    let rest = bound.rest(&plan, &options)?;
+    let rest = bound.rest(&plan, &options, &go_on)?;
     let unit_bytes = plan.shape().unit_bytes;
     let expected = |totals: &StagePlan| as_s(Expectation::GP3.elapsed_ns(totals, unit_bytes));
     let mut sum = StagePlan::default();

@@ -156,33 +156,18 @@ fn found(args: &WarmArgs, path: &Path, profile: &Profile, stop: &AtomicBool) -> 
         return Err(Error::usage(format!("failed to find the disk of profile `{path}`: it names none"))
             .hint("name the disks with a --device for each profile, in the same order"));
     }
-    find::disk_until(Path::new("/"), profile, args.wait.unwrap_or_default(), stop)
+    find::disk_of(Path::new("/"), profile, args.wait.unwrap_or_default(), stop)
 }
 
 /// A volume for each profile. What is wrong with one of these files concerns its volume alone.
 fn volumes(args: &WarmArgs, devices: &[PathBuf]) -> Vec<Volume> {
     let pairs = args.what.profile.iter().zip(devices);
-    let mut volumes: Vec<Volume> = pairs
-        .map(|(path, device)| {
-            let mut args = args.clone();
-            (args.what.profile, args.what.device) = (vec![path.clone()], vec![device.clone()]);
-            Volume { args, path: path.clone(), profile: load_profile(path) }
-        })
-        .collect();
-    let known: Vec<Option<String>> =
-        volumes.iter().map(|volume| volume.recorded_on().map(Into::into)).collect();
-    for (volume, by) in volumes.iter_mut().zip(&known) {
-        let alone = by.is_some() && known.iter().filter(|other| *other == by).count() == 1;
-        // Where profiles do not tell volumes apart, the devices' names have to: one journal is not for two volumes.
-        let name = volume.args.what.device().file_name();
-        if let (false, Some(dir), Some(name)) = (alone, &volume.args.journal, name) {
-            let own = dir.join(name);
-            // Where there is none in the end, that is told when the journal is opened.
-            let _ = std::fs::create_dir(&own);
-            volume.args.journal = Some(own);
-        }
-    }
-    volumes
+    let volumes = pairs.map(|(path, device)| {
+        let mut args = args.clone();
+        (args.what.profile, args.what.device) = (vec![path.clone()], vec![device.clone()]);
+        Volume { args, path: path.clone(), profile: load_profile(path) }
+    });
+    volumes.collect()
 }
 
 /// Refuses what cannot be meant, before anything is read of a disk. Gives the disks that are named.
@@ -241,6 +226,14 @@ impl Telling {
     }
 }
 
+#[cfg(feature = "control")]
+impl Telling {
+    /// That nothing was begun, and why.
+    fn refused(self, error: Error) -> Result<()> {
+        self.end(Err(error), verdict, |_| Ok(()))
+    }
+}
+
 /// Warms all of them. Whatever happens to one, the others are warmed, and all are in the report.
 pub fn run(args: &WarmArgs, stop: &AtomicBool, output: Output) -> Result<()> {
     let (volumes, telling) = prepared(args)?;
@@ -263,11 +256,19 @@ fn all(volumes: Vec<Volume>, instance: &InstanceArgs, stop: &AtomicBool) -> Resu
 #[cfg(feature = "control")]
 pub fn daemon(args: &WarmArgs, options: &Options, output: Output) -> Result<()> {
     let (volumes, telling) = prepared(args)?;
-    let taken = Arc::new(check(&volumes)?);
+    let taken = match check(&volumes) {
+        Ok(taken) => Arc::new(taken),
+        Err(error) => return telling.refused(error),
+    };
     let (names, shares) = (names(&telling.asked), args.instance.shares(volumes.len()));
     let each = volumes.into_iter().zip(names).zip(shares);
     let each = each.map(|((volume, name), share)| watched(volume, name, share, taken.clone()));
-    let finished = control::run(options, each.collect())?;
+    let finished = match control::run(options, each.collect()) {
+        Ok(finished) => finished,
+        // The report may be that of the daemon which is there.
+        Err(error) if control::is_there(&options.socket) => return Err(error),
+        Err(error) => return telling.refused(error),
+    };
     // The socket goes when all is written.
     telling.end(Ok(finished.volumes), verdict_of_daemon, |report| {
         tracing::info!("{}", report.last_line());

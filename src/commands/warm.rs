@@ -64,7 +64,8 @@ pub struct WarmArgs {
     /// Keep in this directory what is done, so that a run after a crash, a stop or the change of root goes on there
     #[arg(long, value_name = "DIR")]
     pub journal: Option<PathBuf>,
-    /// Write in this directory that the volume is warm, by its serial; where that is written already, read nothing
+    /// Write in this directory that the volume is warm, by its serial; where that is written already, read nothing. What
+    /// --rest-budget left is not warm
     #[arg(long, value_name = "DIR")]
     pub stamp: Option<PathBuf>,
     /// Listen to the boot's own requests meanwhile: what it has read by itself is left to it. What was seen is left in the
@@ -76,7 +77,7 @@ pub struct WarmArgs {
     /// Do not stand back while the disk has others' requests: `later` and the rest at full depth
     #[arg(long)]
     pub regardless: bool,
-    /// For an initramfs: wait so long for the disk that the profile is for to appear
+    /// For an initramfs: wait so long for the disk that the profile is for, or the one that is named, to appear
     #[arg(long, value_parser = parsed(parse_duration), value_name = "TIME")]
     pub wait: Option<Duration>,
     /// For an initramfs: stay in memory, and let systemd leave this process alone when the root changes
@@ -269,8 +270,13 @@ impl What {
     }
 
     /// Opens what is to be read, with the profile's extents on it: of one that was loaded, else of the one that is named.
-    /// Waits so long for it to appear.
-    pub fn bind(&self, loaded: Option<Profile>, wait: Duration) -> Result<(warm::Options, warm::Bound)> {
+    /// Waits so long for a disk that is to be found; a stop ends the waiting.
+    pub fn bind(
+        &self,
+        loaded: Option<Profile>,
+        wait: Duration,
+        stop: &AtomicBool,
+    ) -> Result<(warm::Options, warm::Bound)> {
         let rest = self.rest()?;
         if self.profile.is_empty() && rest == warm::Rest::None {
             return Err(Error::usage("failed to find anything to read: no profile and no rest")
@@ -280,7 +286,7 @@ impl What {
             (None, Some(path)) => Some(load_profile(path)?),
             (loaded, _) => loaded,
         };
-        let mut options = self.options(self.find(profile.as_ref(), wait)?);
+        let mut options = self.options(self.find(profile.as_ref(), wait, stop)?);
         options.rest.what = rest;
         let mut bound = warm::bind(&options, profile.as_ref())?;
         bound.use_findings(&mut options, &self.findings);
@@ -289,12 +295,12 @@ impl What {
 
     /// The disk to read. Where nothing carries `/` yet, as in an initramfs, `auto` is the disk that the profile was
     /// recorded on.
-    fn find(&self, profile: Option<&Profile>, wait: Duration) -> Result<PathBuf> {
+    fn find(&self, profile: Option<&Profile>, wait: Duration, stop: &AtomicBool) -> Result<PathBuf> {
         let root = Path::new("/");
         let found = disk_path(root, self.device());
         match profile {
             Some(profile) if self.device() == Path::new(AUTO) && profile.volume.is_some() => {
-                found.or_else(|_| find::disk_of(root, profile, wait))
+                found.or_else(|_| find::disk_of(root, profile, wait, stop))
             }
             _ => found,
         }
@@ -435,11 +441,16 @@ pub fn warmed(
     control: &Control,
     onlooker: &mut dyn Onlooker,
 ) -> Result<WarmReport> {
+    let wait = args.wait.unwrap_or_default();
+    // Before all else: whether it is stamped is asked of a disk that is there.
+    if args.what.device() != Path::new(AUTO) {
+        find::wait_for(args.what.device(), wait, stop);
+    }
     let stamping = Stamping::of(args)?;
     if stamping.as_ref().is_some_and(Stamping::is_there) {
         return Ok(stamped(args));
     }
-    let (options, bound) = args.what.bind(loaded, args.wait.unwrap_or_default())?;
+    let (options, bound) = args.what.bind(loaded, wait, stop)?;
     onlooker.found(&bound);
     let options = args.all_options(options);
     let dir = args.journal.as_deref().filter(|_| args.watch.is_some_and(Watch::is_on));
@@ -451,10 +462,17 @@ pub fn warmed(
     let hooks = Hooks { stop, control, seen, budget, progress: onlooker, timed };
     let mut report = warm::warm(&bound, &options, hooks)?;
     report.notes.extend(watching.and_then(|watching| watching.finish(&report)));
-    if let Some(stamping) = stamping.filter(|_| report.is_complete() && report.totals.errors == 0) {
+    if let Some(stamping) = stamping.filter(|_| is_whole(&report, args.what.mode)) {
         stamping.write();
     }
     Ok(report)
+}
+
+/// Whether nothing is left to later boots: neither what a budget left, nor units of which touching a block was not enough.
+fn is_whole(report: &WarmReport, mode: ModeArg) -> bool {
+    let totals = &report.totals;
+    let touched_in_vain = mode == ModeArg::Touch && totals.verify_failed > 0;
+    report.is_complete() && totals.errors == 0 && totals.units_left == 0 && !touched_in_vain
 }
 
 /// Nothing was done, since all was done by an earlier boot.
@@ -465,5 +483,26 @@ fn stamped(args: &WarmArgs) -> WarmReport {
         device: args.what.device().display().to_string(),
         notes: vec!["a stamp says that an earlier run has warmed this volume: nothing was read".into()],
         ..WarmReport::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Totals;
+
+    #[test]
+    fn what_is_left_to_later_boots_is_no_stamp() {
+        let of = |end: &str, totals| WarmReport { end: end.into(), totals, ..WarmReport::default() };
+        let none = Totals::default;
+        assert!(is_whole(&of("complete", none()), ModeArg::Auto));
+        assert!(is_whole(&of("already warm", none()), ModeArg::Auto));
+        assert!(!is_whole(&of("deadline", none()), ModeArg::Auto));
+        assert!(!is_whole(&of("complete", Totals { errors: 1, ..none() }), ModeArg::Auto));
+        assert!(!is_whole(&of("complete", Totals { units_left: 1, ..none() }), ModeArg::Auto));
+        // Every byte was read after it, or nobody looked further.
+        let wrong = || Totals { verified: 16, verify_failed: 16, ..none() };
+        assert!(is_whole(&of("complete", wrong()), ModeArg::Auto));
+        assert!(!is_whole(&of("complete", wrong()), ModeArg::Touch));
     }
 }

@@ -132,9 +132,12 @@ pub fn stop(path: &Path) -> Result<()> {
     }
 }
 
+/// To ask once takes a moment, also for one who does not want to wait.
+const TO_ASK: Duration = Duration::from_millis(100);
+
 /// Waits until a stage is warm, for so long, and for a daemon that is not there yet. Who looks on is told how far it is.
 pub fn wait(path: &Path, stage: &str, timeout: Duration, look: &mut dyn FnMut(&Status)) -> Result<()> {
-    let until = Instant::now() + timeout.min(protocol::WAIT_MAX);
+    let until = Instant::now() + timeout.clamp(TO_ASK, protocol::WAIT_MAX);
     let mut seen = false;
     loop {
         let error = match wait_once(path, stage, until, &mut seen, look) {

@@ -14,7 +14,7 @@ use crate::error::{Context, Result};
 use crate::files::replace_readable;
 use crate::plan::REST;
 use crate::process;
-use crate::report::WarmReport;
+use crate::report::{Totals, WarmReport};
 use crate::warm::{self, Control};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,8 @@ const STOP_MAX: Duration = Duration::from_secs(4);
 const FAREWELL: Duration = Duration::from_millis(100);
 /// Why it has ended where somebody asked for it.
 const TOLD_TO_END: &str = "it was told to end";
+/// How long the last metrics may take to be written: the report comes after them.
+const METRICS_LAST_MAX: Duration = Duration::from_secs(2);
 /// How often the file of metrics is written anew; it is collected every 15 s at the most.
 const METRICS_PERIOD: Duration = Duration::from_secs(5);
 
@@ -242,7 +244,7 @@ impl Round<'_> {
         // Those who wait see the end in their next look.
         sleep(FAREWELL).await;
         if let Some(file) = self.metrics.take() {
-            file.close(&plane.borrow().metrics());
+            file.close(plane.borrow().metrics());
         }
         self.warmings.drain(..).filter_map(|warming| warming.came).collect()
     }
@@ -273,8 +275,11 @@ impl Round<'_> {
         let error = "it was told to end, and what it was at did not end in time";
         self.with_states(plane, |_, warming, state| {
             if warming.came.is_none() {
+                let (stages, totals) = state.so_far();
+                let cpu_s = process::cpu_s();
                 let report = ended(&warming.device, "stopped", error);
-                warming.end(state, Ok(report));
+                let totals = Totals { cpu_s, ..totals };
+                warming.end(state, Ok(WarmReport { stages, totals, ..report }));
             }
         });
     }
@@ -315,7 +320,6 @@ impl Round<'_> {
 
 /// A file that metrics are written to, by a thread of its own: a filesystem may be slow.
 struct MetricsFile {
-    path: PathBuf,
     texts: Sender<String>,
     thread: JoinHandle<()>,
 }
@@ -323,11 +327,10 @@ struct MetricsFile {
 impl MetricsFile {
     fn new(path: PathBuf) -> Option<MetricsFile> {
         let (texts, received) = crossbeam_channel::bounded::<String>(1);
-        let to = path.clone();
         let write = move || {
             let mut told = false;
             for text in received {
-                match replace_readable(&to, text.as_bytes()) {
+                match replace_readable(&path, text.as_bytes()) {
                     Ok(()) => told = false,
                     Err(error) if !std::mem::replace(&mut told, true) => {
                         tracing::warn!("{}", error.full_text())
@@ -337,15 +340,16 @@ impl MetricsFile {
             }
         };
         let thread = std::thread::Builder::new().name("metrics".into()).spawn(write).ok()?;
-        Some(MetricsFile { path, texts, thread })
+        Some(MetricsFile { texts, thread })
     }
 
-    /// Writes the last of them: now nobody is held up by it.
-    fn close(self, text: &str) {
+    /// Writes the last of them. A filesystem that does not take it in time holds up no end.
+    fn close(self, text: String) {
+        let until = Instant::now() + METRICS_LAST_MAX;
+        let _ = self.texts.send_timeout(text, METRICS_LAST_MAX);
         drop(self.texts);
-        let _ = self.thread.join();
-        if let Err(error) = replace_readable(&self.path, text.as_bytes()) {
-            tracing::warn!("{}", error.full_text());
+        while !self.thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(PERIOD);
         }
     }
 }

@@ -82,6 +82,11 @@ fn lock(path: &Path) -> Result<File, TryLockError> {
     Ok(file)
 }
 
+/// Whether a daemon listens there, or is about to.
+pub fn is_there(path: &Path) -> bool {
+    matches!(lock(path), Err(TryLockError::WouldBlock))
+}
+
 /// Made where nobody else can look, and moved to its place when its mode is set.
 fn listen(dir: &Path, path: &Path) -> io::Result<UnixListener> {
     use std::os::unix::fs::FileTypeExt;

@@ -24,7 +24,7 @@ mod watch;
 pub use client::{ask, stop, wait};
 pub use daemon::{Finished, Options, Several, Volume, Work, run};
 pub use journal::JournalFormat;
-pub use listen::SOCKET;
+pub use listen::{SOCKET, is_there};
 pub use status::{Phase, StageStatus, Status, Traffic};
 
 /// So many clients may be about to ask or to take their answer at once: the oldest that has not asked makes room.

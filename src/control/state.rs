@@ -7,7 +7,7 @@ use super::protocol::Waited;
 use super::status::{Phase, SCHEMA, StageStatus, Status};
 use super::watch::Picture;
 use crate::plan::{REST, STAGES_KNOWN};
-use crate::report::WarmReport;
+use crate::report::{StageReport, Totals, WarmReport};
 use crate::units::as_s;
 use std::collections::VecDeque;
 
@@ -129,17 +129,47 @@ impl State {
         self.be_at(report.device.clone());
         self.picture.in_flight = 0;
         self.points.clear();
+        let whole = report.is_complete();
         let over = |stage: &StageStatus| {
             let told = report.stages.iter().find(|told| told.name == stage.name);
-            told.map_or(stage.is_over, |told| told.units_left == 0)
+            // A budget may have left some of a stage that has come to its end.
+            told.map_or(whole || stage.is_over, |told| told.units_left == 0)
         };
-        let whole = report.is_complete();
-        self.picture.stages.iter_mut().for_each(|stage| stage.is_over = whole || over(stage));
+        self.picture.stages.iter_mut().for_each(|stage| stage.is_over = over(stage));
         self.end = Some(match report.end.as_str() {
             "complete" | "already warm" => End::Warm,
             "stopped" => End::Stopped,
             end => End::Failed(report.error.clone().unwrap_or_else(|| end.into())),
         });
+    }
+
+    /// What came of it by now, where nobody else tells.
+    pub fn so_far(&self) -> (Vec<StageReport>, Totals) {
+        let told = |stage: &StageStatus| StageReport {
+            name: stage.name.clone(),
+            units: stage.units,
+            units_left: if stage.is_over {
+                0
+            } else {
+                (stage.reads - stage.settled().min(stage.reads)).min(stage.units)
+            },
+            reads: stage.done,
+            bytes: stage.bytes,
+            ..StageReport::default()
+        };
+        let stages: Vec<StageReport> = self.picture.stages.iter().map(told).collect();
+        let traffic = &self.picture.traffic;
+        let totals = Totals {
+            units: stages.iter().map(|stage| stage.units).sum(),
+            units_left: stages.iter().map(|stage| stage.units_left).sum(),
+            reads: traffic.reads,
+            extra_reads: traffic.extra_reads,
+            bytes_read: traffic.bytes,
+            errors: traffic.errors,
+            retries: traffic.retries,
+            ..Totals::default()
+        };
+        (stages, totals)
     }
 
     /// Whether it has ended.
@@ -247,6 +277,7 @@ impl State {
     pub fn never(&self) -> Waited {
         let reason = match &self.end {
             Some(End::Failed(error)) => error.clone(),
+            Some(End::Warm) => "its budget was spent before".into(),
             _ => "it was told to end before".into(),
         };
         Waited::Never { reason }

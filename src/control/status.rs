@@ -73,7 +73,7 @@ impl StageStatus {
     /// Takes over how its reads went.
     pub fn settle(&mut self, settled: &Settled) {
         self.done = settled.done;
-        self.skipped = settled.resumed + settled.taken;
+        self.skipped = settled.resumed + settled.taken + settled.warm;
         self.failed = settled.failed;
         self.is_over = settled.reads() >= self.reads;
     }
@@ -274,9 +274,9 @@ mod tests {
     #[test]
     fn a_stage_is_over_when_each_of_its_reads_is_in_some_way() {
         let mut stage = StageStatus { reads: 4, ..StageStatus::default() };
-        stage.settle(&Settled { done: 1, resumed: 1, taken: 1, failed: 0 });
+        stage.settle(&Settled { done: 1, resumed: 1, taken: 1, ..Settled::default() });
         assert!(!stage.is_over);
-        stage.settle(&Settled { done: 1, resumed: 1, taken: 1, failed: 1 });
+        stage.settle(&Settled { done: 1, resumed: 1, taken: 1, failed: 1, warm: 0 });
         assert!(stage.is_over && (stage.skipped, stage.failed) == (2, 1));
     }
 }

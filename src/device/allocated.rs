@@ -12,20 +12,22 @@ use crate::volume::Partition;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 /// The table at the beginning of a disk and its copy at the end (UEFI: 34 blocks of 512 bytes; 1 MiB is usual).
 const TABLE_SECTORS: u64 = 2048;
 
-/// The sectors of a disk of so many that may be in use. Outside of partitions there is but their table.
+/// The sectors of a disk of so many that may be in use; after a stop, more than are. Outside of partitions there is but their table.
 pub fn allocated(
     root: &Path,
     disk: DeviceNumber,
     sectors: u64,
     partitions: &[Partition],
+    stop: &AtomicBool,
 ) -> Result<ExtentSet> {
     let mut free = ExtentSet::new();
     for (start, place) in mounts_of(root, disk)? {
-        match free_of(&place, start, sectors) {
+        match free_of(&place, start, sectors, stop) {
             Ok(found) => found.iter().for_each(|extent| _ = free.insert(extent)),
             Err(error) => tracing::info!("{}; all of it counts as allocated", error.full_text()),
         }
@@ -78,11 +80,11 @@ fn unescape(text: &str) -> String {
 }
 
 /// The free space of a filesystem that begins at a sector of its disk.
-fn free_of(place: &Path, start: u64, sectors: u64) -> Result<ExtentSet> {
+fn free_of(place: &Path, start: u64, sectors: u64, stop: &AtomicBool) -> Result<ExtentSet> {
     let fail = || format!("failed to map the free space of the filesystem on `{}`", place.display());
     let file = File::open(place).context(fail)?;
     let mut free = ExtentSet::new();
-    fsmap::each_free(&file, |offset, length| {
+    fsmap::each_free(&file, stop, |offset, length| {
         // Whole sectors alone are free.
         let (first, end) = (offset.div_ceil(SECTOR_BYTES), offset.saturating_add(length) / SECTOR_BYTES);
         let extent = Extent::new(start.saturating_add(first), start.saturating_add(end).min(sectors));
@@ -98,6 +100,8 @@ fn free_of(place: &Path, start: u64, sectors: u64) -> Result<ExtentSet> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    static GO: AtomicBool = AtomicBool::new(false);
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -125,9 +129,9 @@ mod tests {
         let mounts = mounts_of(root.path(), disk).unwrap();
         assert_eq!(mounts, BTreeMap::from([(4096, at("m x"))]));
         let part = Partition { number: 1, start: 4096, sectors: 8192, partuuid: None, fs_uuid: None };
-        let used = allocated(root.path(), disk, 100_000, &[part]).unwrap();
+        let used = allocated(root.path(), disk, 100_000, &[part], &GO).unwrap();
         let extents: Vec<(u64, u64)> = used.iter().map(|extent| (extent.start(), extent.end())).collect();
         assert_eq!(extents, [(0, 2048), (4096, 12_288), (97_952, 100_000)]);
-        assert_eq!(allocated(root.path(), disk, 100_000, &[]).unwrap().sectors(), 100_000);
+        assert_eq!(allocated(root.path(), disk, 100_000, &[], &GO).unwrap().sectors(), 100_000);
     }
 }

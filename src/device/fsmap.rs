@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `FS_IOC_GETFSMAP`, `_IOWR('X', 59, struct fsmap_head)` in linux/fsmap.h.
 const FS_IOC_GETFSMAP: u64 = 0xc0c0_583b;
@@ -44,12 +45,16 @@ struct Request {
     records: [Record; BATCH],
 }
 
-/// Calls `free` with the first byte and the length of each free range, relative to the filesystem's device.
-pub fn each_free(file: &File, mut free: impl FnMut(u64, u64)) -> io::Result<()> {
+/// Calls `free` with the first byte and the length of each free range, relative to the filesystem's device. On a cold volume
+/// the maps are first reads: a stop is looked at between the calls.
+pub fn each_free(file: &File, stop: &AtomicBool, mut free: impl FnMut(u64, u64)) -> io::Result<()> {
     let most = u64::MAX;
     let mut low = Record::default();
     let mut device = None;
     for _ in 0..ROUNDS_MAX {
+        if stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("stopped"));
+        }
         let mut request = Box::new(Request {
             in_flags: 0,
             out_flags: 0,

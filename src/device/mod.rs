@@ -22,12 +22,14 @@ pub use sysfs::{DeviceNumber, Traffic, auto, disks, traffic, whole_disk};
 
 use crate::error::{Context, Error, Result};
 use crate::extent::{Extent, ExtentSet};
+use crate::files::plain_name;
 use crate::units::SECTOR_BYTES;
 use crate::volume::{Identity, Partition};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 /// A block device or an image file, open for reading.
 #[derive(Debug)]
@@ -128,11 +130,11 @@ impl Device {
         self.number.and_then(|number| sysfs::request_bytes(root, number)).unwrap_or(u64::MAX)
     }
 
-    /// The sectors that filesystems on it may have allocated; all where that is not known.
-    pub fn allocated(&self, root: &Path) -> Result<ExtentSet> {
+    /// The sectors that filesystems on it may have allocated; all where that is not known, or after a stop.
+    pub fn allocated(&self, root: &Path, stop: &AtomicBool) -> Result<ExtentSet> {
         let partitions = self.identity(root, |_| false)?.partitions;
         match self.number {
-            Some(number) => allocated::allocated(root, number, self.sectors, &partitions),
+            Some(number) => allocated::allocated(root, number, self.sectors, &partitions, stop),
             None => Ok(Extent::new(0, self.sectors).into_iter().collect()),
         }
     }
@@ -140,6 +142,18 @@ impl Device {
     /// The serial of its disk, which costs no read.
     pub fn serial(&self, root: &Path) -> Option<String> {
         sysfs::serial_and_model(root, self.number?).0
+    }
+
+    /// A name for files about it that no other device has while this machine runs: the serial of its disk and the kernel's
+    /// name of it, or of an image its own and where it lies. Nothing is read of it.
+    pub fn file_name(&self, root: &Path) -> String {
+        if let Some(kernel) = self.number.and_then(|number| sysfs::kernel_name(root, number)) {
+            let serial = self.serial(root).map_or_else(String::new, |serial| serial + "-");
+            return plain_name(&(serial + &kernel));
+        }
+        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        plain_name(&format!("{:08x}-{name}", crc32fast::hash(path.as_os_str().as_encoded_bytes())))
     }
 
     /// What it can be recognised by when it is met again, given what is known of it: its serial, else its partition
@@ -255,5 +269,18 @@ mod tests {
         assert_eq!((device.sectors(), device.number()), (2048, None));
         let identity = device.identity(dir.path(), |_| true).unwrap();
         assert_eq!(identity, Identity::of_size(2048));
+    }
+
+    #[test]
+    fn images_of_one_name_and_size_have_files_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let name_of = |folder: &str| {
+            std::fs::create_dir(dir.path().join(folder)).unwrap();
+            let path = dir.path().join(folder).join("a disk.img");
+            File::create(&path).unwrap().set_len(1 << 20).unwrap();
+            Device::open(&path).unwrap().file_name(dir.path())
+        };
+        let (one, other) = (name_of("one"), name_of("other"));
+        assert!(one != other && one.ends_with("-a_disk_img"), "{one} {other}");
     }
 }

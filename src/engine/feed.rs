@@ -24,6 +24,8 @@ pub struct Settled {
     pub resumed: u64,
     /// Not read, since others had read it.
     pub taken: u64,
+    /// Not read, since all of the volume was found warm.
+    pub warm: u64,
     /// Failed: parts of it may still be read.
     pub failed: u64,
 }
@@ -31,7 +33,7 @@ pub struct Settled {
 impl Settled {
     /// All of them.
     pub fn reads(&self) -> u64 {
-        self.done + self.resumed + self.taken + self.failed
+        self.done + self.resumed + self.taken + self.warm + self.failed
     }
 }
 

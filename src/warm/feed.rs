@@ -252,6 +252,18 @@ impl<'a> WarmFeed<'a> {
         self.stage_ended |= after != before && after >= planned;
     }
 
+    /// Nothing of the plan is left to be done but what is under way: the volume is warm.
+    fn settle_warm(&mut self) {
+        for (index, (settled, stage)) in self.settled.iter_mut().zip(self.plan.stages()).enumerate() {
+            let is_its =
+                |work: &&Work| matches!(work, Work::Planned(_, read) if usize::from(read.stage) == index);
+            let under_way = self.under_way.values().filter(is_its).count() as u64;
+            let left = stage.reads.saturating_sub(settled.reads() + under_way);
+            settled.warm += left;
+            self.stage_ended |= left > 0;
+        }
+    }
+
     /// Reads at even distances in all that is left of the plan; of each unit another block than the plan has, so that a
     /// volume that was touched with too large a unit does not look warm.
     fn spread_out(&mut self) {
@@ -289,29 +301,31 @@ impl<'a> WarmFeed<'a> {
     }
 
     /// When what stands back may go on; `None` for now.
-    fn held_back(&mut self, now_ns: u64, in_flight: u32, stage: u16) -> Option<u64> {
+    fn held_back(&mut self, now_ns: u64, in_flight: u32, stage: Option<u16>) -> Option<u64> {
         let look = self.surroundings.look.as_mut()?;
+        let stands_back = stage.is_some_and(|stage| stage >= self.stands_back_from);
         if self.gate.is_due(now_ns)
             && let Some(look) = look()
         {
-            self.gate.look(now_ns, look, self.own_requests, self.own_in_flight);
+            self.gate.look(now_ns, look, self.own_requests, self.own_in_flight, stands_back);
         }
-        if stage < self.stands_back_from { None } else { self.gate.not_before(now_ns, in_flight) }
+        if stands_back { self.gate.not_before(now_ns, in_flight) } else { None }
     }
 
-    /// The stage of the next read of the plan, without taking it.
-    fn stage_ahead(&self) -> u16 {
+    /// The stage of the next read of the plan, without taking it; `None` at its end.
+    fn stage_ahead(&self) -> Option<u16> {
         let mut reads = 0;
         let stage = self.plan.stages().iter().position(|stage| {
             reads += stage.reads;
             self.next < reads
         });
-        stage.map_or(u16::MAX, |stage| stage as u16)
+        stage.map(|stage| stage as u16)
     }
 
     fn next_of(&mut self, now_ns: u64, in_flight: u32) -> Next {
         self.take_seen();
         if self.warmth.verdict() == Verdict::Warm {
+            self.settle_warm();
             return Next::End;
         }
         if self.surroundings.control.pause.load(Ordering::Relaxed) {

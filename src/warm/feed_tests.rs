@@ -6,6 +6,7 @@ use crate::engine::{Completion, Depth, End, Options, Outcome, Pace, Request, Sim
 use crate::extent::ExtentSet;
 use crate::plan::Shape;
 use crate::units::SECTOR_BYTES;
+use std::cell::Cell;
 use std::io;
 
 const UNIT_BYTES: u64 = 512 << 10;
@@ -84,6 +85,52 @@ fn a_warm_volume_of_100_gib_costs_two_hundred_reads_and_less_than_a_second() {
             assert!(source.now_ns() < 1_000_000_000, "{model}: {outcome:?}");
         }
     }
+}
+
+#[test]
+fn nothing_is_held_back_where_nothing_stands_back() {
+    for (stands_back_from, is_held) in [(u16::MAX, false), (0, true)] {
+        let (units, control) = (400, Control::default());
+        let mut source = volume("gp3", 1, units, &[]);
+        let (plan, mut journal, ended) = (plan(units), Journal::none(units), Cell::new(0));
+        // Somebody reads all the time.
+        let look = || {
+            ended.set(ended.get() + 10_000);
+            Some(Look { ended: ended.get(), in_flight: 1 })
+        };
+        let around = Surroundings { look: Some(Box::new(look)), is_cold: true, ..surroundings(&control) };
+        let mut feed = WarmFeed::new(&plan, &mut journal, around, stands_back_from);
+        let options = Options {
+            depth: Depth::auto(None),
+            pace: Pace::new(0, 0),
+            budget: None,
+            deadline_ns: Some(2_000_000_000),
+            block_bytes: 512,
+            idle_from_stage: u16::MAX,
+        };
+        run(&mut source, &mut feed, options, &AtomicBool::new(false), &mut ());
+        assert_eq!(feed.skipped().held_back_ns > 0, is_held);
+    }
+}
+
+#[test]
+fn a_warm_volume_leaves_no_stage_open() {
+    let units = 4000;
+    let mut source = volume("gp3", 1, units, &[("warm_units", "1")]);
+    let (plan, mut journal, control) = (plan(units), Journal::none(units), Control::default());
+    let mut feed = WarmFeed::new(&plan, &mut journal, surroundings(&control), u16::MAX);
+    let options = Options {
+        depth: Depth::auto(None),
+        pace: Pace::new(0, 0),
+        budget: None,
+        deadline_ns: None,
+        block_bytes: 512,
+        idle_from_stage: u16::MAX,
+    };
+    run(&mut source, &mut feed, options, &AtomicBool::new(false), &mut ());
+    let settled = Feed::settled(&&mut feed)[0];
+    assert_eq!(settled.reads(), units, "{settled:?}");
+    assert!(settled.warm > units - 200, "{settled:?}");
 }
 
 #[test]

@@ -14,16 +14,20 @@ use std::time::{Duration, Instant};
 /// How often the kernel's list of disks is looked at: a look costs microseconds, the first read of a cold volume
 /// tens of milliseconds.
 const PERIOD: Duration = Duration::from_millis(10);
+const PERIOD_MAX: Duration = Duration::from_millis(250);
 /// A disk that was another is looked at again after this: its table may have been written meanwhile.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// The first disk, by name, that the profile is for. Waits so long for one to appear.
-pub fn disk_of(root: &Path, profile: &Profile, wait: Duration) -> Result<PathBuf> {
-    disk_until(root, profile, wait, &AtomicBool::new(false))
+/// Waits so long for what is named to be there; a stop ends the waiting. That it is not is told by whoever opens it.
+pub fn wait_for(path: &Path, wait: Duration, stop: &AtomicBool) {
+    let started = Instant::now();
+    while !path.exists() && started.elapsed() < wait && !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(PERIOD.min(wait));
+    }
 }
 
-/// The same; a stop ends the waiting.
-pub fn disk_until(root: &Path, profile: &Profile, wait: Duration, stop: &AtomicBool) -> Result<PathBuf> {
+/// The first disk, by name, that the profile is for. Waits so long for one to appear; a stop ends the waiting.
+pub fn disk_of(root: &Path, profile: &Profile, wait: Duration, stop: &AtomicBool) -> Result<PathBuf> {
     let started = Instant::now();
     let mut others: BTreeMap<PathBuf, (Instant, Error)> = BTreeMap::new();
     loop {
@@ -41,7 +45,8 @@ pub fn disk_until(root: &Path, profile: &Profile, wait: Duration, stop: &AtomicB
         if started.elapsed() >= wait || stop.load(Ordering::Relaxed) {
             return Err(none(profile, others));
         }
-        std::thread::sleep(PERIOD.min(wait));
+        // Whoever has waited long waits a twentieth longer at the most, and a boot is left its processor.
+        std::thread::sleep((started.elapsed() / 20).clamp(PERIOD, PERIOD_MAX).min(wait));
     }
 }
 
@@ -71,6 +76,8 @@ mod tests {
     use crate::profile::{Entry, Stage};
     use crate::volume::{Identity, Region};
     use std::fs;
+
+    static GO: AtomicBool = AtomicBool::new(false);
 
     /// A machine with image files for disks: each holds an MBR with a signature and one partition.
     fn machine(disks: &[(&str, u32)]) -> tempfile::TempDir {
@@ -109,18 +116,37 @@ mod tests {
     fn a_disk_is_found_by_what_it_carries_whatever_its_name() {
         let root = machine(&[("nvme0n1", 7), ("nvme1n1", 8), ("xvda", 9)]);
         for (signature, name) in [(8, "nvme1n1"), (9, "xvda"), (7, "nvme0n1")] {
-            let found = disk_of(root.path(), &profile(signature), Duration::ZERO).unwrap();
+            let found = disk_of(root.path(), &profile(signature), Duration::ZERO, &GO).unwrap();
             assert_eq!(found, root.path().join("dev").join(name));
         }
     }
 
     #[test]
     fn a_disk_that_is_not_there_is_said_to_be_so_and_others_are_named_with_their_differences() {
-        let none = disk_of(machine(&[]).path(), &profile(7), Duration::ZERO).unwrap_err();
+        let none = disk_of(machine(&[]).path(), &profile(7), Duration::ZERO, &GO).unwrap_err();
         assert!(none.full_text().contains("--wait"), "{}", none.full_text());
-        let other = disk_of(machine(&[("sda", 8)]).path(), &profile(7), Duration::ZERO).unwrap_err();
+        let other = disk_of(machine(&[("sda", 8)]).path(), &profile(7), Duration::ZERO, &GO).unwrap_err();
         assert_eq!(other.kind(), Kind::OtherVolume);
         assert!(other.full_text().contains("sda: ") && other.full_text().contains("00000007"), "{other}");
+    }
+
+    #[test]
+    fn a_stop_ends_the_waiting() {
+        let stop = AtomicBool::new(true);
+        let long = Duration::from_secs(3600);
+        assert!(disk_of(machine(&[("sda", 8)]).path(), &profile(7), long, &stop).is_err());
+        wait_for(Path::new("/nowhere/at/all"), long, &stop);
+    }
+
+    #[test]
+    fn a_disk_that_is_named_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| wait_for(&path, Duration::from_secs(600), &GO));
+            fs::write(&path, "").unwrap();
+            waiting.join().unwrap();
+        });
     }
 
     #[test]
@@ -128,7 +154,7 @@ mod tests {
         let root = machine(&[("sda", 8)]);
         let path = root.path().to_path_buf();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| disk_of(&path, &profile(7), Duration::from_secs(600)));
+            let waiting = scope.spawn(|| disk_of(&path, &profile(7), Duration::from_secs(600), &GO));
             appear(root.path(), "sdb", 7);
             assert_eq!(waiting.join().unwrap().unwrap(), path.join("dev/sdb"));
         });

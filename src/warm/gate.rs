@@ -49,8 +49,8 @@ impl Gate {
         self.last.is_none() || now_ns >= self.looked_ns + LOOK_NS
     }
 
-    /// The disk as it is, of whose requests so many are our own.
-    pub fn look(&mut self, now_ns: u64, look: Look, own_ended: u64, own_in_flight: u64) {
+    /// The disk as it is, of whose requests so many are our own. It was closed to somebody where reads `wait` behind it.
+    pub fn look(&mut self, now_ns: u64, look: Look, own_ended: u64, own_in_flight: u64, wait: bool) {
         if let Some(last) = self.last {
             let ended = look.ended.saturating_sub(last.ended);
             let own = own_ended.saturating_sub(self.own_ended);
@@ -59,7 +59,7 @@ impl Gate {
             if theirs > 0 {
                 self.busy_until_ns = now_ns + CALM_NS;
             }
-            if self.busy_until_ns > now_ns {
+            if wait && self.busy_until_ns > now_ns {
                 self.closed_ns += now_ns - self.looked_ns;
             }
         }
@@ -110,15 +110,15 @@ mod tests {
     #[test]
     fn it_closes_for_others_and_opens_when_they_are_done() {
         let mut gate = Gate::default();
-        gate.look(0, look(1000, 0), 0, 0);
+        gate.look(0, look(1000, 0), 0, 0, true);
         assert_eq!(gate.not_before(0, 30), None);
         // 12 requests ended, 10 of them ours.
-        gate.look(10 * MS, look(1012, 16), 10, 16);
+        gate.look(10 * MS, look(1012, 16), 10, 16, true);
         assert!(gate.not_before(10 * MS, 16).is_some());
         // Nobody since then: open after a while, not at once.
-        gate.look(20 * MS, look(1020, 8), 18, 8);
+        gate.look(20 * MS, look(1020, 8), 18, 8, true);
         assert!(gate.not_before(20 * MS, 8).is_some());
-        gate.look(70 * MS, look(1028, 0), 26, 0);
+        gate.look(70 * MS, look(1028, 0), 26, 0, true);
         assert_eq!(gate.not_before(70 * MS, 0), None);
         assert!(gate.closed_ns >= 20 * MS && gate.closed_ns <= 60 * MS, "{}", gate.closed_ns);
     }
@@ -126,10 +126,10 @@ mod tests {
     #[test]
     fn own_requests_never_close_it_whichever_moment_they_are_seen_in() {
         let mut gate = Gate::default();
-        gate.look(0, look(0, 4), 0, 4);
+        gate.look(0, look(0, 4), 0, 4, true);
         // Three ended in the disk, of which we have seen one; two more were submitted and have not reached it.
-        gate.look(10 * MS, look(3, 1), 1, 5);
-        gate.look(20 * MS, look(6, 0), 6, 0);
+        gate.look(10 * MS, look(3, 1), 1, 5, true);
+        gate.look(20 * MS, look(6, 0), 6, 0, true);
         assert_eq!(gate.not_before(20 * MS, 9), None);
     }
 
@@ -139,7 +139,7 @@ mod tests {
         let until_ns = now_ns + 10_000 * MS;
         while now_ns < until_ns {
             now_ns += LOOK_NS;
-            gate.look(now_ns, look(given, 1), given, 0);
+            gate.look(now_ns, look(given, 1), given, 0, true);
             if gate.not_before(now_ns, 0).is_none() {
                 gate.given(now_ns);
                 given += 1;
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn a_request_that_stalls_keeps_it_closed_and_a_trickle_goes_on() {
         let mut gate = Gate::default();
-        gate.look(0, look(0, 0), 0, 0);
+        gate.look(0, look(0, 0), 0, 0, true);
         let given = trickle(&mut gate);
         assert!((95..=101).contains(&given), "{given}");
         let now_ns = gate.looked_ns;

@@ -5,7 +5,8 @@
 //! /run a reboot forgets it, as it should); a file of another plan is begun anew; one process has it at a time. Not here:
 //! what is planned.
 //!
-//! The file: magic, version, key of the plan, number of reads, then a bit a read, the lowest of each byte first.
+//! The file: magic, version, whether it was verified, key of the plan, number of reads, then a bit a read, the lowest of
+//! each byte first.
 
 use crate::error::{Context, Error, Result};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -16,6 +17,8 @@ use std::path::{Path, PathBuf};
 const MAGIC: &[u8; 8] = b"\x89EPWJ\r\n\x1a";
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 32;
+/// Where the header says 1 when what was touched was verified.
+const VERIFIED_AT: usize = 10;
 /// Of a file that is believed: 64 million reads.
 const BYTES_MAX: u64 = 8 << 20;
 
@@ -26,12 +29,19 @@ pub struct Journal {
     path: PathBuf,
     bits: Vec<u8>,
     done: u64,
+    verified: bool,
 }
 
 impl Journal {
     /// In memory alone, for so many reads.
     pub fn none(reads: u64) -> Journal {
-        Journal { file: None, path: PathBuf::new(), bits: vec![0; reads.div_ceil(8) as usize], done: 0 }
+        Journal {
+            file: None,
+            path: PathBuf::new(),
+            bits: vec![0; reads.div_ceil(8) as usize],
+            done: 0,
+            verified: false,
+        }
     }
 
     /// In a file. `None` where another process has it.
@@ -59,7 +69,9 @@ impl Journal {
         let header = header(key, reads);
         let mut bytes = Vec::new();
         file.by_ref().take(BYTES_MAX + HEADER_BYTES as u64).read_to_end(&mut bytes).context(fail)?;
+        let verified = bytes.get_mut(VERIFIED_AT).map(std::mem::take);
         if bytes.starts_with(&header) && bytes.len() == HEADER_BYTES + journal.bits.len() {
+            journal.verified = verified == Some(1);
             journal.bits.copy_from_slice(&bytes[HEADER_BYTES..]);
             journal.trim(reads);
         } else {
@@ -105,11 +117,31 @@ impl Journal {
         }
     }
 
+    /// Whether units that were touched were found warm throughout: those whose bits are set need no other look.
+    pub fn is_verified(&self) -> bool {
+        self.verified
+    }
+
+    /// They were. What ends before this is verified by whoever goes on.
+    pub fn set_verified(&mut self) {
+        self.verify(true);
+    }
+
     /// What was done was not enough: an end in what follows would otherwise look like work that is done.
     pub fn forget(&mut self) {
         self.bits.fill(0);
         self.done = 0;
+        self.verify(false);
         let written = self.file.as_ref().map(|file| file.write_all_at(&self.bits, HEADER_BYTES as u64));
+        if let Some(Err(error)) = written {
+            self.lost(&error);
+        }
+    }
+
+    fn verify(&mut self, verified: bool) {
+        self.verified = verified;
+        let written =
+            self.file.as_ref().map(|file| file.write_all_at(&[verified.into()], VERIFIED_AT as u64));
         if let Some(Err(error)) = written {
             self.lost(&error);
         }
@@ -154,9 +186,19 @@ mod tests {
         let journal = open(&path, 7, 20);
         assert_eq!((journal.done(), journal.is_done(3), journal.is_done(4)), (2, true, false));
         drop(journal);
+        assert!(!open(&path, 7, 20).is_verified());
+        open(&path, 7, 20).set_verified();
+        let journal = open(&path, 7, 20);
+        assert_eq!((journal.done(), journal.is_verified()), (2, true));
+        drop(journal);
         open(&path, 7, 20).forget();
-        assert_eq!(open(&path, 7, 20).done(), 0);
-        assert_eq!(open(&path, 8, 20).done(), 0);
+        let journal = open(&path, 7, 20);
+        assert_eq!((journal.done(), journal.is_verified()), (0, false));
+        drop(journal);
+        open(&path, 7, 20).set_verified();
+        let other = open(&path, 8, 20);
+        assert_eq!((other.done(), other.is_verified()), (0, false));
+        drop(other);
         assert_eq!(open(&path, 7, 20).done(), 0, "the other plan's is the file's now");
         assert_eq!(open(&path, 7, 21).done(), 0);
     }

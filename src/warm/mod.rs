@@ -28,6 +28,7 @@ use crate::profile::Profile;
 use crate::profile::bind::{looked_up, resolve};
 use crate::volume::Identity;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// The snapshot API's block (vendor documentation), and so the first guess at the unit of hydration.
@@ -153,13 +154,13 @@ impl Bound {
     }
 
     /// The reads of what no stage of a plan has; `None` where it is not asked for. The kernel may read the maps of
-    /// filesystems for it.
-    pub fn rest(&self, stages: &Plan, options: &Options) -> Result<Option<Plan>> {
+    /// filesystems for it; a stop ends that.
+    pub fn rest(&self, stages: &Plan, options: &Options, stop: &AtomicBool) -> Result<Option<Plan>> {
         let within = match &options.rest.what {
             Rest::None => return Ok(None),
             Rest::All => None,
             Rest::Within(extents) => Some(extents.clone()),
-            Rest::Allocated => Some(self.device.allocated(&options.root)?),
+            Rest::Allocated => Some(self.device.allocated(&options.root, stop)?),
         };
         Ok(Some(stages.rest_alone(within)))
     }

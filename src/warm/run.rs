@@ -4,7 +4,7 @@ use super::feed::{Control, Skipped, Surroundings, WarmFeed};
 use super::gate::Look;
 use super::journal::Journal;
 use super::{Bound, Options, Rest, report};
-use crate::device::Load;
+use crate::device::{Device, Load};
 use crate::engine::{
     self, Depth, End, Options as EngineOptions, Outcome, Pace, Progress, Sample, Share, Verdict,
 };
@@ -55,7 +55,8 @@ const TIMED_MAX: u64 = 1 << 20;
 
 /// Warms, and says what came of it. An error means that nothing was read; what went wrong later is in the report.
 pub fn warm<'a>(bound: &'a Bound, options: &'a Options, hooks: Hooks<'a>) -> Result<WarmReport> {
-    let mut run = Run { bound, options, hooks };
+    let disk = Disk::of(&bound.device, options);
+    let mut run = Run { bound, options, hooks, disk };
     let mut report = run.all()?;
     report.notes.splice(0..0, bound.known.iter().cloned());
     Ok(report)
@@ -87,6 +88,35 @@ struct Run<'a> {
     bound: &'a Bound,
     options: &'a Options,
     hooks: Hooks<'a>,
+    disk: Disk,
+}
+
+/// What the kernel says of the disk. Asked once: after the change of root there may be no `/sys` where it was.
+struct Disk {
+    /// What files about it are called.
+    name: String,
+    serial: Option<String>,
+    queue: Option<u32>,
+    request_bytes: u64,
+    /// Its counters, where something is to stand back.
+    load: Option<Load>,
+}
+
+impl Disk {
+    fn of(device: &Device, options: &Options) -> Disk {
+        let root = &options.root;
+        let load = |number| {
+            let load = Load::of(root, number);
+            load.inspect_err(|error| tracing::info!("{}; nothing stands back", error.full_text())).ok()
+        };
+        Disk {
+            name: device.file_name(root),
+            serial: device.serial(root),
+            queue: device.queue_requests(root),
+            request_bytes: device.request_bytes(root),
+            load: device.number().filter(|_| options.stand_back).and_then(load),
+        }
+    }
 }
 
 /// What came of a plan.
@@ -111,7 +141,21 @@ impl Run<'_> {
                 .map(|done| done.report)
                 .ok_or_else(|| Error::failed("failed to find anything to read"));
         }
-        self.rest(&plan, stages)
+        let rest = self.rest(&plan, stages.as_ref());
+        let Some(Done { report: first, .. }) = stages else { return rest };
+        Ok(match rest {
+            Ok(rest) => {
+                let after_s = rest.first_read_uptime_s - first.first_read_uptime_s;
+                first.then(rest, after_s)
+            }
+            // What came of the stages is told whatever comes after them.
+            Err(error) => {
+                let end = if self.hooks.stop.load(Ordering::Relaxed) { "stopped" } else { "failed" };
+                let mut notes = first.notes;
+                notes.push("nothing of the rest was read".into());
+                WarmReport { end: end.into(), error: Some(error.full_text()), notes, ..first }
+            }
+        })
     }
 
     fn stages(&mut self, plan: &Plan) -> Result<Done> {
@@ -127,30 +171,25 @@ impl Run<'_> {
     }
 
     /// What no stage has, after the stages and their report.
-    fn rest(&mut self, stages: &Plan, first: Option<Done>) -> Result<WarmReport> {
+    fn rest(&mut self, stages: &Plan, first: Option<&Done>) -> Result<WarmReport> {
         process::idle_class();
         self.wait_for_turn(self.options.rest.jitter);
         let (bound, options) = (self.bound, self.options);
-        let warm_ns = first.as_ref().and_then(|done| done.warm_ns);
+        let warm_ns = first.and_then(|done| done.warm_ns);
+        let since_s = first.map_or(0.0, |done| as_s(process::uptime_ns()) - done.report.first_read_uptime_s);
+        let spent = Duration::from_secs_f64(since_s.max(0.0));
+        let stop = self.hooks.stop;
         let of = |stages: &Plan| {
             let nothing = || Error::failed("failed to find anything to read");
-            let plan = bound.rest(stages, options)?.ok_or_else(nothing)?;
-            let limits = rest_limits(options, &plan, warm_ns);
+            let plan = bound.rest(stages, options, stop)?.ok_or_else(nothing)?;
+            let limits = rest_limits(options, &plan, warm_ns, spent);
             Ok::<_, Error>((plan, limits))
         };
         // What the stages have shown of the unit holds for the rest.
         let in_full = || of(&bound.plan(Mode::Full));
-        let (plan, limits) =
-            if first.as_ref().is_some_and(|done| done.in_full) { in_full()? } else { of(stages)? };
-        let report =
-            self.verified(&plan, limits, "-rest", in_full, "every byte of the rest was read instead")?.report;
-        Ok(match first {
-            None => report,
-            Some(Done { report: first, .. }) => {
-                let after_s = report.first_read_uptime_s - first.first_read_uptime_s;
-                first.then(report, after_s)
-            }
-        })
+        let (plan, limits) = if first.is_some_and(|done| done.in_full) { in_full()? } else { of(stages)? };
+        let note = "every byte of the rest was read instead";
+        Ok(self.verified(&plan, limits, "-rest", in_full, note)?.report)
     }
 
     /// Runs a plan: what it touched is verified, and where the unit was wrong and nobody named a mode the same is read
@@ -167,6 +206,9 @@ impl Run<'_> {
         let pass = self.pass(plan, limits, &mut journal)?;
         let mut report = report::of(self.bound, plan, &pass);
         let wrong = pass.verdict.as_ref().is_some_and(Verdict::unit_is_wrong);
+        if !wrong && pass.verdict.as_ref().is_some_and(|verdict| !verdict.unfinished) {
+            journal.set_verified();
+        }
         let in_full = match wrong && self.options.mode.is_none() && matches!(pass.outcome.end, End::Complete)
         {
             true => Some(in_full()?),
@@ -185,9 +227,10 @@ impl Run<'_> {
         Ok(Done { report, warm_ns: pass.skipped.warm_ns, in_full: in_full.is_some() })
     }
 
-    /// Sleeps for this volume's share of the jitter.
+    /// Sleeps for this volume's share of the jitter; what has no serial has one of this boot.
     fn wait_for_turn(&self, jitter: Duration) {
-        let name = super::stamp::name_of(&self.bound.identity);
+        let boot_id = || std::fs::read_to_string(self.options.root.join("proc/sys/kernel/random/boot_id"));
+        let name = self.disk.serial.clone().unwrap_or_else(|| boot_id().unwrap_or_default());
         let share = f64::from(crc32fast::hash(name.as_bytes())) / f64::from(u32::MAX);
         let until = std::time::Instant::now() + jitter.mul_f64(share);
         while std::time::Instant::now() < until && !self.hooks.stop.load(Ordering::Relaxed) {
@@ -199,10 +242,10 @@ impl Run<'_> {
     fn journal(&self, plan: &Plan, suffix: &str) -> Result<Journal> {
         let reads = plan.totals().reads;
         let Some(dir) = &self.options.journal else { return Ok(Journal::none(reads)) };
-        let path = dir.join(format!("{}{suffix}.journal", super::stamp::name_of(&self.bound.identity)));
+        let path = dir.join(format!("{}{suffix}.journal", self.disk.name));
         let mut told = false;
         loop {
-            match Journal::open(&path, key(plan), reads) {
+            match Journal::open(&path, plan.key(), reads) {
                 Ok(Some(journal)) => return Ok(journal),
                 Ok(None) if self.hooks.stop.load(Ordering::Relaxed) => {
                     return Err(Error::failed(format!(
@@ -227,8 +270,7 @@ impl Run<'_> {
 
     fn pass(&mut self, plan: &Plan, limits: Limits, journal: &mut Journal) -> Result<Pass> {
         let device = &self.bound.device;
-        let queue = device.queue_requests(&self.options.root);
-        let depth = self.options.depth.map_or_else(|| Depth::auto(queue), Depth::fixed);
+        let depth = self.options.depth.map_or_else(|| Depth::auto(self.disk.queue), Depth::fixed);
         let mut source = engine::open(device.file(), depth.max(), plan.read_bytes_max())
             .context(|| format!("failed to prepare reads of `{}`", device.path().display()))?;
         self.hooks.progress.begin(plan.stages());
@@ -244,12 +286,11 @@ impl Run<'_> {
             block_bytes: device.block_bytes(),
             idle_from_stage: idle,
         };
-        let load = self.load();
         let surroundings = Surroundings {
-            look: load.as_ref().map(|load| Box::new(|| look(load)) as Box<_>),
+            look: self.disk.load.as_ref().map(|load| Box::new(|| look(load)) as Box<_>),
             seen: self.hooks.seen.clone(),
             control: self.hooks.control,
-            request_bytes: device.request_bytes(&self.options.root),
+            request_bytes: self.disk.request_bytes,
             reads_max: limits.reads_max,
             warm_ns: limits.warm_ns,
             is_cold: device.number().is_none(),
@@ -275,7 +316,7 @@ impl Run<'_> {
             let until_ns = source.now_ns().saturating_add(VERIFY_NS_MAX);
             let until_ns = Some(deadline_ns.map_or(until_ns, |deadline| deadline.min(until_ns)));
             let read_bytes = device.block_bytes().max(4096);
-            let samples = self.samples(&outcome, read_bytes, &looked_into);
+            let samples = self.samples(plan, journal, &outcome, read_bytes, &looked_into);
             let budget = self.budget(plan, source.now_ns());
             engine::verify(&mut *source, samples, read_bytes, until_ns, budget.as_ref(), stop).ok()
         } else {
@@ -296,30 +337,36 @@ impl Run<'_> {
         self.hooks.budget.as_ref().map(|share| share.for_stages(plan.stages(), now_ns))
     }
 
-    /// The disk's counters, where something is to stand back.
-    fn load(&self) -> Option<Load> {
-        let number = self.bound.device.number().filter(|_| self.options.stand_back)?;
-        let load = Load::of(&self.options.root, number);
-        load.inspect_err(|error| tracing::info!("{}; nothing stands back", error.full_text())).ok()
-    }
-
-    /// Spread over the run, and only of units that have a far block, which nobody has read.
-    fn samples(&self, outcome: &Outcome, read_bytes: u32, looked_into: &[u64]) -> Vec<Sample> {
+    /// Spread over the run, and only of units that have a far block, which nobody has read. Of a plan that an earlier run
+    /// has touched and not verified, any.
+    fn samples(
+        &self,
+        plan: &Plan,
+        journal: &Journal,
+        outcome: &Outcome,
+        read_bytes: u32,
+        looked_into: &[u64],
+    ) -> Vec<Sample> {
         let volume_bytes = self.bound.device.sectors() * SECTOR_BYTES;
         let unit_of = |offset: u64| offset / self.bound.unit_bytes;
-        let told = outcome.samples.iter().filter(|(offset, _)| !looked_into.contains(&unit_of(*offset)));
-        let all: Vec<&(u64, u64)> = told.collect();
+        let mut all: Vec<(u64, u64)> = outcome.samples.to_vec();
+        if all.is_empty() && !journal.is_verified() {
+            let step = (plan.totals().reads as usize / SAMPLES).max(1);
+            let done = (0..).zip(plan.reads()).filter(|(number, _)| journal.is_done(*number));
+            all.extend(done.step_by(step).map(|(_, read)| (read.offset(), 0)));
+        }
+        all.retain(|(offset, _)| !looked_into.contains(&unit_of(*offset)));
         let count = all.len().min(SAMPLES);
         let chosen = (0..count).map(|number| {
-            let (offset, touch_ns) = *all[number * all.len() / count];
+            let (offset, touch_ns) = all[number * all.len() / count];
             Sample::new(offset, touch_ns, self.bound.unit_bytes, volume_bytes, u64::from(read_bytes))
         });
         chosen.filter(|sample| sample.far != sample.touched).collect()
     }
 }
 
-/// What a plan of the rest must keep to.
-fn rest_limits(options: &Options, plan: &Plan, warm_ns: Option<u64>) -> Limits {
+/// What a plan of the rest must keep to, so long after the first read of the stages.
+fn rest_limits(options: &Options, plan: &Plan, warm_ns: Option<u64>, spent: Duration) -> Limits {
     let rest = &options.rest;
     // What a read hydrates: its unit, or where every byte is read what it reads.
     let bytes = match plan.shape().mode {
@@ -333,7 +380,7 @@ fn rest_limits(options: &Options, plan: &Plan, warm_ns: Option<u64>) -> Limits {
     };
     Limits {
         pace: Pace::new(if iops == 0 { options.iops } else { iops }, options.rate),
-        deadline: rest.deadline.or(options.deadline),
+        deadline: rest.deadline.or(options.deadline.map(|deadline| deadline.saturating_sub(spent))),
         reads_max: if rest.budget_bytes == 0 { u64::MAX } else { rest.budget_bytes / bytes },
         warm_ns,
     }
@@ -342,21 +389,4 @@ fn rest_limits(options: &Options, plan: &Plan, warm_ns: Option<u64>) -> Limits {
 fn look(load: &Load) -> Option<Look> {
     let requests = load.look().ok()?;
     Some(Look { ended: requests.ended, in_flight: requests.in_flight })
-}
-
-/// Tells plans apart: another profile, unit, mode, rest or size of disk makes another key.
-fn key(plan: &Plan) -> u64 {
-    let mut of_stages = crc32fast::Hasher::new();
-    let mut of_shape = crc32fast::Hasher::new();
-    for read in plan.stage_reads() {
-        of_stages.update(&read.start.to_le_bytes());
-        of_stages.update(&read.sectors.to_le_bytes());
-    }
-    let (shape, totals) = (plan.shape(), plan.totals());
-    for number in [shape.sectors, shape.unit_bytes, u64::from(shape.block_bytes), totals.reads, totals.bytes]
-    {
-        of_shape.update(&number.to_le_bytes());
-    }
-    of_shape.update(shape.mode.name().as_bytes());
-    u64::from(of_stages.finalize()) << 32 | u64::from(of_shape.finalize())
 }

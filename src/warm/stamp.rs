@@ -4,8 +4,7 @@
 //! that does not say so is no stamp. Without a serial there is none.
 
 use crate::error::{Context, Error, Result};
-use crate::files::write_atomically;
-use crate::volume::Identity;
+use crate::files::{plain_name, write_atomically};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -26,17 +25,8 @@ struct Stamp {
     boot_id: String,
 }
 
-/// A name for files about a volume: its serial, or else what it is recognised by.
-pub fn name_of(volume: &Identity) -> String {
-    let known = volume.serial.as_ref().or(volume.table_uuid.as_ref()).or(volume.fs_uuid.as_ref());
-    let name: String = known.map_or_else(|| format!("{}-sectors", volume.sectors), Clone::clone);
-    let plain =
-        |letter: char| if letter.is_ascii_alphanumeric() || "-_".contains(letter) { letter } else { '_' };
-    name.chars().take(100).map(plain).collect()
-}
-
 fn path_of(dir: &Path, serial: &str) -> PathBuf {
-    dir.join(format!("{}.warm", name_of(&Identity { serial: Some(serial.into()), ..Identity::default() })))
+    dir.join(format!("{}.warm", plain_name(serial)))
 }
 
 /// Whether this work was done on the volume with this serial.
@@ -84,10 +74,8 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_a_name_of_a_file() {
-        let of = |serial: &str| name_of(&Identity { serial: Some(serial.into()), ..Identity::default() });
-        assert_eq!(of("vol0123"), "vol0123");
-        assert_eq!(of("../etc/x y"), "___etc_x_y");
-        assert_eq!(name_of(&Identity::of_size(8)), "8-sectors");
+    fn a_serial_is_a_name_of_a_file_and_no_path() {
+        assert_eq!(path_of(Path::new("d"), "vol0123"), Path::new("d/vol0123.warm"));
+        assert_eq!(path_of(Path::new("d"), "../etc/x y"), Path::new("d/___etc_x_y.warm"));
     }
 }

@@ -4,7 +4,7 @@
 use super::*;
 use ebs_prewarm::control::{Phase, Status};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 /// 40 units a second.
 const SLOW: &[&str] = &["hydration=20MB/s", "first_read=10ms", "sigma=0"];
@@ -358,6 +358,80 @@ pub fn series(text: &str) -> std::collections::BTreeMap<String, f64> {
             (name.to_string(), value.parse().unwrap())
         })
         .collect()
+}
+
+#[test]
+fn a_volume_that_is_warm_already_is_ready_before_the_rest_has_its_turn() {
+    if !require_root() {
+        return;
+    }
+    let volume = Volume::new(2000, "gp3", &["warm_units=1", "throughput=0", "iops=0"]);
+    let profile = volume.profile_of_units(0..1500);
+    let warm = start(daemon(&volume, &format!("--profile {profile} --rest all --jitter 24h")));
+    run(asks(&volume, "wait --stage ready --timeout 100s")).ok();
+    let ready = status(&volume);
+    assert_eq!((ready.stages[0].is_over, ready.stages[0].settled()), (true, 1500), "{ready:?}");
+    run(asks(&volume, "stop")).ok();
+    warm.end().exits(0, &[]);
+}
+
+#[test]
+fn what_a_budget_leaves_of_the_rest_is_not_warm() {
+    if !require_root() {
+        return;
+    }
+    let volume = Volume::new(40, "gp3", &["hydration=0", "first_read=1ms"]);
+    let line = "--rest all --rest-budget 8MiB --mode touch";
+    let warm = start(daemon(&volume, line));
+    run(asks(&volume, "wait --stage rest --timeout 100s")).exits(7, &["its budget was spent"]);
+    let told = status(&volume);
+    assert_eq!((told.stages[0].is_over, told.stages[0].done), (false, 16), "{told:?}");
+    run(asks(&volume, "stop")).ok();
+    warm.end().exits(0, &[]);
+}
+
+#[test]
+fn who_asks_without_waiting_is_told_how_it_is() {
+    if !require_root() {
+        return;
+    }
+    let (volume, profile) = staged(STALL);
+    let late = start(daemon(&volume, &format!("--profile {profile} --mode touch --depth 1")));
+    run(asks(&volume, "wait --stage ready --timeout 100s")).ok();
+    run(asks(&volume, "wait --stage ready --timeout 0s")).ok();
+    run(asks(&volume, "wait --stage later --timeout 0s")).exits(5, &["failed to see stage `later` warm"]);
+    run(asks(&volume, "stop")).ok();
+    late.end().exits(0, &[]);
+}
+
+#[test]
+fn one_that_cannot_listen_says_so_in_its_report_and_takes_no_other_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = dir.path().join("report.json");
+    let daemon = |socket: &Path| {
+        let mut command = Command::new(BIN);
+        command.args(["daemon", "--rest", "all", "--device", "/none", "--report"]).arg(&report);
+        command.arg("--socket").arg(socket);
+        start(command)
+    };
+    fs::write(dir.path().join("file"), "").unwrap();
+    daemon(&dir.path().join("file/s")).end().exits(1, &["failed to make socket"]);
+    let told = read_report(&report);
+    assert!(told["error"].as_str().unwrap().contains("failed to make socket"), "{told:#}");
+    // The first that is there has the report, and not the second.
+    fs::remove_file(&report).unwrap();
+    let socket = dir.path().join("s");
+    let first = daemon(&socket);
+    let start = Instant::now();
+    while UnixStream::connect(&socket).is_err() {
+        assert!(start.elapsed() < HANG);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    daemon(&socket).end().exits(1, &["another daemon has it"]);
+    assert!(!report.exists());
+    first.signal(libc::SIGTERM);
+    first.end().exits(1, &["failed to open device"]);
+    assert!(report.exists());
 }
 
 #[test]

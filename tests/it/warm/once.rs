@@ -63,6 +63,112 @@ fn a_second_process_waits_for_the_first_and_has_nothing_left_to_read() {
 }
 
 #[test]
+fn volumes_that_nothing_tells_apart_but_their_places_have_journals_of_their_own() {
+    if !require_root() {
+        return;
+    }
+    let (one, other) = (Volume::new(40, "gp3", &[]), Volume::new(40, "gp3", &[]));
+    let line = format!("--rest all --mode touch --journal {}", one.path(""));
+    for volume in [&one, &other] {
+        run(volume.warm(&line)).ok();
+        assert_eq!(volume.hydrated().len(), 40);
+        assert_eq!(number(&volume.report(), "/totals/reads"), 40);
+    }
+    run(other.warm(&line)).ok();
+    assert_eq!(number(&other.report(), "/totals/resumed"), 40);
+}
+
+#[test]
+fn a_rest_of_other_blocks_is_another_rest() {
+    if !require_root() {
+        return;
+    }
+    let volume = Volume::new(64, "gp3", &[]);
+    for unit in [3, 40] {
+        let list = volume.path("blocks.json");
+        let blocks = format!(r#"{{"Blocks": [{{"BlockIndex": {unit}}}], "BlockSize": 524288}}"#);
+        fs::write(&list, blocks).unwrap();
+        run(volume.warm(&format!("--rest-blocks {list} --journal {}", volume.path("")))).ok();
+    }
+    assert_eq!(volume.hydrated(), [3, 40]);
+}
+
+#[test]
+fn what_was_touched_and_not_found_warm_throughout_is_verified_by_the_next() {
+    if !require_root() {
+        return;
+    }
+    let volume = Volume::new(64, "fine", &["first_read=30ms", "sigma=0"]);
+    let all: Vec<(u64, u64)> = (0..64).map(|unit| (unit * UNIT, UNIT)).collect();
+    let line = format!("--profile {} --journal {}", volume.profile(&[("ready", &all)]), volume.path(""));
+    run(volume.warm(&format!("{line} --mode touch"))).exits(0, &["the unit is smaller than 512KiB"]);
+    assert!(volume.stats().cold_units > 0);
+    // All of its reads are done, by the journal.
+    run(volume.warm(&line)).ok();
+    assert_eq!((volume.stats().cold_units, volume.report()["mode"].as_str()), (0, Some("full")));
+}
+
+#[test]
+fn a_rest_that_cannot_begin_takes_nothing_from_the_report_of_the_stages() {
+    if !require_root() {
+        return;
+    }
+    let volume = Volume::new(60, "gp3", STEADY);
+    let held = fs::File::create(volume.path(&format!("{}-rest.journal", volume.loop_name()))).unwrap();
+    held.lock().unwrap();
+    let profile = volume.profile_of_units(0..30);
+    let mut command = volume.warm(&format!("--profile {profile} --rest all --journal {}", volume.path("")));
+    command.args(["--log", "info"]);
+    let warm = start(command);
+    volume.wait_for(30);
+    // It verifies, and then waits for whoever has the journal of the rest.
+    std::thread::sleep(Duration::from_millis(300));
+    warm.signal(libc::SIGTERM);
+    warm.end().exits(1, &["failed to warm"]);
+    let report = volume.report();
+    assert_eq!((report["end"].as_str(), number(&report, "/stages/0/reads")), (Some("stopped"), 30));
+    assert_eq!(number(&report, "/totals/units_left"), 0, "{report:#}");
+}
+
+#[test]
+fn the_deadline_is_for_the_stages_and_the_rest_together() {
+    if !require_root() {
+        return;
+    }
+    let volume = Volume::new(2000, "gp3", STEADY);
+    let profile = volume.profile_of_units(0..300);
+    // 1.5 s for the stage, and what is left of the two seconds: no machine makes 200 units a second more of it.
+    let line = format!("--profile {profile} --rest all --mode touch --regardless --deadline 2s");
+    run(volume.warm(&line)).exits(5, &["are left"]);
+    let touched = volume.hydrated().len();
+    assert!(touched < 300 + 200, "{touched} units in 2 s at 200 a second");
+}
+
+#[test]
+fn a_device_that_is_named_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk");
+    let mut command = Command::new(BIN);
+    command.args(["warm", "--rest", "all", "--wait", "100s", "--device", path.to_str().unwrap()]);
+    let warm = start(command);
+    std::thread::sleep(Duration::from_millis(200));
+    let made = dir.path().join("made");
+    fs::File::create(&made).unwrap().set_len(8 * UNIT).unwrap();
+    fs::rename(made, path).unwrap();
+    warm.end().exits(0, &[]);
+}
+
+#[test]
+fn a_stop_ends_the_waiting_for_a_device() {
+    let mut command = Command::new(BIN);
+    command.args(["warm", "--rest", "all", "--wait", "1h", "--device", "/none"]);
+    let warm = start(command);
+    std::thread::sleep(Duration::from_millis(200));
+    warm.signal(libc::SIGTERM);
+    warm.end().exits(1, &["failed to open device `/none`"]);
+}
+
+#[test]
 fn a_journal_that_cannot_be_kept_costs_no_warming() {
     if !require_root() {
         return;
