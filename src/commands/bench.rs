@@ -129,6 +129,11 @@ impl Files<'_> {
 
 /// What was measured, and whether it could be kept for `warm`.
 fn measure(args: &BenchArgs, stop: &AtomicBool, files: &Files) -> Result<(Measured, Result<()>)> {
+    // `probe` finds the disk of / by this name; here that would be warm before anybody had asked for it.
+    if args.device == Path::new("auto") {
+        return Err(Error::usage("failed to measure device `auto`: a volume can be measured once")
+            .hint("name the device: what is measured is warm afterwards"));
+    }
     let methods = methods(args)?;
     let profile = profile_of(args.profile.as_deref())?;
     let subject = Subject::open(Path::new("/"), &args.device)?;

@@ -4,7 +4,7 @@
 #![cfg(feature = "lab")]
 
 use crate::profile::mbr;
-use crate::support::{ColdLoop, read_direct, require_root};
+use crate::support::{BIN, ColdLoop, read_direct, require_root};
 use crate::warm::{UNIT, Volume, number, read_report, run, seconds, start};
 use ebs_prewarm::findings;
 use ebs_prewarm::volume::Identity;
@@ -250,6 +250,11 @@ fn a_bench_that_cannot_be_done_reads_nothing_and_says_why() {
     let mut nowhere = volume.verb("bench", "--report /none/report.json");
     nowhere.env("LC_ALL", "C");
     run(nowhere).exits(1, &["/none/report.json", "make the directory first"]);
+    // The disk of / is nobody's to warm by mistake.
+    let mut whose = Command::new(BIN);
+    whose.args(["bench", "--device", "auto", "--report", &volume.path("auto.json")]);
+    run(whose).exits(2, &["failed to measure device `auto`", "help: name the device"]);
+    assert_eq!(read_report(Path::new(&volume.path("auto.json")))["end"], "refused");
     let mut command = bench(&volume, "");
     command.args(["--histograms", "/none/all.hlog"]);
     run(command).exits(1, &["/none/all.hlog"]);
