@@ -29,7 +29,7 @@ use std::time::SystemTime;
 Methods: dd and documented-fio read as the vendor's documentation does; touch reads a block a unit, full every byte, \
 each at the depth that is found best, or at a given one as touch@64; tokio-uring touches through that library; profile \
 warms a profile; a command of your own gets {device}, and {offset} and {size} in bytes of a part that nobody has read, \
-and is measured by the time it takes and by what is warm afterwards.
+and is measured by the time that it and all it has started take, and by what is warm afterwards.
 
 Reads only. What it reads is warm afterwards: a volume can be measured once.
 
