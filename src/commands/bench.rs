@@ -213,7 +213,7 @@ fn keep_findings(args: &BenchArgs, subject: &Subject, report: &mut BenchReport) 
     });
     (findings.cold_us, findings.warm_us) = (report.cold_latency_us.p50, report.warm_latency_us.p50);
     report.volume = Some(identity);
-    match keep(&args.known.findings, &findings)? {
+    match keep(&args.known.findings, findings)? {
         Ok(path) => report.saved_as = Some(path),
         Err(why) => report.notes.push(why),
     }
