@@ -442,7 +442,8 @@ fn shown(pattern: Pattern, sweep: &Sweep, cold: f64) -> SweepReport {
         hydrated_bytes_per_s: point.rate() * cold,
     });
     let mode = if pattern == Pattern::Full { "full" } else { "touch" };
-    SweepReport { mode: mode.into(), points: points.collect(), knee: sweep.knee() }
+    let (knee, knee_certain) = (sweep.knee(), sweep.is_knee_certain());
+    SweepReport { mode: mode.into(), points: points.collect(), knee, knee_certain }
 }
 
 /// From the orders of the samples between which the quantile lies with 95 % confidence.

@@ -2,7 +2,7 @@
 
 use super::method::{Method, Pattern, TOUCH_BYTES, read_at};
 use super::places::TILE_BYTES;
-use super::sweep::{Point, Sweep};
+use super::sweep::{Climb, Point, Sweep};
 use super::tally::{Part, Row};
 use super::{Bench, Ended, Look, Ran, STOPPED, Step};
 use crate::engine::{self, Depth, End, Outcome, Pace};
@@ -99,17 +99,25 @@ impl Bench<'_> {
         let per_tile = TILE_BYTES / pattern.step(self.unit_bytes).0;
         let mut left = (self.room.sweep / 2).max(1);
         loop {
-            let sweep = self.sweeps.iter().find(|(swept, _)| *swept == pattern);
-            let Some(depth) = sweep.and_then(|(_, sweep)| sweep.climb()) else { return Ok(()) };
+            let Some(sweep) = self.sweep(pattern) else { return Ok(()) };
+            let Some(depth) = sweep.climb() else {
+                sweep.reached = Climb::Ended;
+                return Ok(());
+            };
             let tiles = Sweep::units_at(depth).div_ceil(per_tile).min(left);
             // Three rounds at the least, of which one counts.
             if tiles * per_tile < 3 * u64::from(depth) || !self.point(pattern, depth, tiles)? {
                 let why = format!("the sweep ended below depth {depth}: the budget has no room for more");
                 self.measured.report.notes.push(why);
+                self.sweep(pattern).into_iter().for_each(|sweep| sweep.reached = Climb::CutShort);
                 return Ok(());
             }
             left -= tiles;
         }
+    }
+
+    fn sweep(&mut self, pattern: Pattern) -> Option<&mut Sweep> {
+        self.sweeps.iter_mut().find(|(swept, _)| *swept == pattern).map(|(_, sweep)| sweep)
     }
 
     /// Whether there was room for it.
@@ -120,9 +128,7 @@ impl Bench<'_> {
         }
         let method = if pattern == Pattern::Full { Method::Full(None) } else { Method::Touch(None) };
         let point = self.own(method, pattern, depth, &tiles)?;
-        if let (Some(point), Some((_, sweep))) =
-            (point, self.sweeps.iter_mut().find(|(swept, _)| *swept == pattern))
-        {
+        if let (Some(point), Some(sweep)) = (point, self.sweep(pattern)) {
             sweep.add(depth, &point);
         }
         self.save();

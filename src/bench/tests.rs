@@ -260,6 +260,52 @@ fn a_stop_keeps_what_was_measured() {
     assert_eq!((report.end.as_str(), report.methods.is_empty()), (STOPPED, false));
 }
 
+/// What is recommended when it is stopped after so many parts.
+fn recommended_after(methods: &str, parts: u64) -> BenchReport {
+    let (stop, mut saves) = (AtomicBool::new(false), 0);
+    let options = options(methods, 16 * GIB, 3);
+    let saved = &mut |_: &Measured| {
+        saves += 1;
+        stop.store(saves >= parts, std::sync::atomic::Ordering::Relaxed);
+    };
+    run(&mut sim(model("gp3", &[]), 16 * GIB, 5), &options, &stop, saved).unwrap().report
+}
+
+#[test]
+fn a_recommendation_claims_only_what_was_measured_by_then() {
+    let mut compared = 0;
+    for parts in 1..60 {
+        let report = recommended_after("touch,full", parts);
+        let knees: Vec<bool> = report.sweeps.iter().map(|sweep| sweep.knee_certain).collect();
+        let Some(best) = report.recommended else { continue };
+        let at = format!("after {parts} parts: {best:?}, {knees:?}");
+        assert!(!best.reason.contains("not certain that"), "every unit is warm by one touch: {at}");
+        let of = if best.mode == "touch" { 0 } else { 1 };
+        assert_eq!(best.reason.contains("the smallest as good"), knees[of], "{at}");
+        let both = !best.reason.contains("not measured");
+        assert_eq!(best.compared, both, "{at}");
+        if report.end == STOPPED {
+            // Each climb takes six depths at the least, to the knee at 8 and twice beyond it, and each is saved twice.
+            assert!(!both || parts >= 24, "{at}");
+        }
+        compared += u64::from(both);
+    }
+    assert!(compared > 10, "{compared}");
+}
+
+#[test]
+fn what_was_not_measured_is_not_held_against_what_was() {
+    let alone = |methods: &str| recommended_after(methods, u64::MAX).recommended.unwrap();
+    let full = alone("full@64");
+    assert!(full.reason.ends_with("; touching was not measured"), "{}", full.reason);
+    let touch = alone("touch@64");
+    assert!(touch.reason.ends_with("; reading every byte was not measured"), "{}", touch.reason);
+    assert!(!full.compared && !touch.compared);
+    let both = alone("touch@64,full@64");
+    assert!(both.compared && !both.reason.contains("smallest"), "{}", both.reason);
+    assert!(alone("touch,full").reason.contains("is the smallest as good as the best"));
+}
+
 #[test]
 fn a_volume_that_cannot_be_read_or_is_too_small_is_told() {
     let mut bed = sim(model("gp3", &[("eio_sectors", "0+100000000")]), 8 * GIB, 5);

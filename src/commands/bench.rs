@@ -1,7 +1,7 @@
 //! `bench`: how a cold volume hydrates, and what each way of warming gets out of it.
 
 use super::common::{check_form, first_error, parsed, write_report};
-use super::measured::{Known, NO_WARMING, Subject, findings_of, keep, profile_of};
+use super::measured::{Known, NO_UNIT, NO_WARMING, Subject, findings_of, keep, profile_of};
 use super::output::Output;
 use crate::bench::{
     self, DEPTH_MAX, FIRST_TOUCHES, FIRST_TOUCHES_NS, Machine, Measured, Method, NOT_COLD, Options,
@@ -17,6 +17,10 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
+
+/// Why mode and depth are not kept.
+const NOT_COMPARED: &str =
+    "mode and depth are not kept for `warm`: touch and full were not both measured to the end";
 
 /// Measure how a cold volume hydrates, and what each way of warming it gets
 #[derive(Debug, Args)]
@@ -95,8 +99,7 @@ pub fn run(args: BenchArgs, output: Output) -> Result<()> {
         Ok((measured, kept)) => {
             let saved = files.save(&measured);
             let report = &measured.report;
-            let shown = !report.methods.is_empty() || report.end == NO_WARMING;
-            let printed = if shown { output.print(report, BenchReport::text) } else { Ok(()) };
+            let printed = if is_told(report) { output.print(report, BenchReport::text) } else { Ok(()) };
             first_error([verdict(report), kept, saved, printed])
         }
         Err(error) => {
@@ -200,17 +203,37 @@ fn methods(args: &BenchArgs) -> Result<Vec<Method>> {
     Ok(methods)
 }
 
-fn keep_findings(args: &BenchArgs, subject: &Subject, report: &mut BenchReport) -> Result<()> {
-    let Some(best) = report.recommended.as_ref().filter(|_| report.evidence.cold) else { return Ok(()) };
-    let identity = subject.device.recognised(&subject.root, report.volume.take().unwrap_or_default());
-    let mut findings = findings_of(&identity, "bench");
-    findings.unit = report.unit.bytes.map(|bytes| Unit { bytes, confidence: report.unit.confidence });
-    findings.best = Some(Best {
+/// Whether there is anything to print: evidence is, whatever came of the methods, but for a volume that is not cold.
+fn is_told(report: &BenchReport) -> bool {
+    report.end == NO_WARMING || (report.end != NOT_COLD && report.evidence.units > 0)
+}
+
+/// The mode and depth that are kept: those that were measured against others, to the end. `warm` reads every byte by
+/// them, with no verification.
+fn best_of(report: &BenchReport) -> Option<Best> {
+    let is_whole = report.end == "complete" && report.evidence.cold;
+    let best = report.recommended.as_ref().filter(|best| is_whole && best.compared)?;
+    Some(Best {
         mode: best.mode.clone(),
         depth: best.depth,
         hydrated_bytes_per_s: best.hydrated_bytes_per_s,
         reason: best.reason.clone(),
-    });
+    })
+}
+
+fn keep_findings(args: &BenchArgs, subject: &Subject, report: &mut BenchReport) -> Result<()> {
+    let unit = report.unit.bytes.map(|bytes| Unit { bytes, confidence: report.unit.confidence });
+    let best = best_of(report);
+    if unit.is_none() && best.is_none() {
+        report.notes.push(NO_UNIT.into());
+        return Ok(());
+    }
+    if report.recommended.is_some() && best.is_none() {
+        report.notes.push(NOT_COMPARED.into());
+    }
+    let identity = subject.device.recognised(&subject.root, report.volume.take().unwrap_or_default());
+    let mut findings = findings_of(&identity, "bench");
+    (findings.unit, findings.best) = (unit, best);
     (findings.cold_us, findings.warm_us) = (report.cold_latency_us.p50, report.warm_latency_us.p50);
     report.volume = Some(identity);
     match keep(&args.known.findings, findings)? {
@@ -250,5 +273,40 @@ fn verdict(report: &BenchReport) -> Result<()> {
             let reason = report.error.clone().unwrap_or_else(|| end.into());
             Err(Error::failed(format!("failed to measure all methods on `{device}`: {reason}")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Evidence, Recommended};
+
+    fn measured(end: &str, compared: bool) -> BenchReport {
+        BenchReport {
+            end: end.into(),
+            recommended: Some(Recommended {
+                mode: "full".into(),
+                depth: 8,
+                compared,
+                ..Recommended::default()
+            }),
+            evidence: Evidence { cold: true, units: 64, ..Evidence::default() },
+            ..BenchReport::default()
+        }
+    }
+
+    #[test]
+    fn only_what_was_compared_to_the_end_is_kept_as_best() {
+        assert_eq!(best_of(&measured("complete", true)).map(|best| best.depth), Some(8));
+        for (end, compared) in [("complete", false), ("stopped", true), ("device gone", true)] {
+            assert_eq!(best_of(&measured(end, compared)), None, "{end} {compared}");
+        }
+    }
+
+    #[test]
+    fn evidence_is_told_also_without_methods_but_not_of_a_volume_that_is_warm() {
+        let told = |end: &str| is_told(&measured(end, false));
+        assert!(told("complete") && told("stopped") && told(NO_WARMING) && !told(NOT_COLD));
+        assert!(!is_told(&BenchReport { end: "stopped".into(), ..BenchReport::default() }));
     }
 }

@@ -137,8 +137,10 @@ pub struct SweepReport {
     pub mode: String,
     /// By depth.
     pub points: Vec<SweepPoint>,
-    /// The smallest depth that is as good as the best.
+    /// The smallest depth that is as good as the best, as far as was measured.
     pub knee: Option<u32>,
+    /// Whether it was measured far enough to say so of all depths: until more in flight brought nothing.
+    pub knee_certain: bool,
 }
 
 /// What to give to `warm` on such a volume.
@@ -150,6 +152,9 @@ pub struct Recommended {
     pub hydrated_bytes_per_s: f64,
     /// Why, with what was measured.
     pub reason: String,
+    /// Whether both modes were measured, and enough was looked at again of what was only touched: no other is kept for
+    /// `warm`.
+    pub compared: bool,
 }
 
 /// What `bench` measured.
@@ -323,7 +328,11 @@ impl SweepReport {
             .points
             .iter()
             .map(|point| {
-                let knee = if self.knee == Some(point.depth) { " (knee)" } else { "" };
+                let knee = match self.knee == Some(point.depth) {
+                    true if self.knee_certain => " (knee)",
+                    true => " (knee so far)",
+                    false => "",
+                };
                 format!("{} {}{knee}", point.depth, mb_per_s(point.hydrated_bytes_per_s))
             })
             .collect();

@@ -152,7 +152,11 @@ fn depths(out: &mut String, sweep: &SweepReport) {
     let most = sweep.points.iter().map(|point| point.hydrated_bytes_per_s).fold(0.0, f64::max);
     let rows = sweep.points.iter().map(|point| {
         let rate = point.hydrated_bytes_per_s;
-        let knee = if sweep.knee == Some(point.depth) { "**knee**" } else { "" };
+        let knee = match sweep.knee == Some(point.depth) {
+            true if sweep.knee_certain => "**knee**",
+            true => "knee so far",
+            false => "",
+        };
         vec![point.depth.to_string(), mb_per_s(rate), bar(rate, most), knee.into()]
     });
     table(out, &["depth", "hydrates", "", ""], rows);

@@ -300,7 +300,11 @@ fn sweeps(html: &mut Html, report: &BenchReport) {
                 Some(knee) => {
                     let at = sweep.points.iter().find(|point| point.depth == knee);
                     let rate = at.map_or(0.0, |point| point.hydrated_bytes_per_s);
-                    format!("knee at {knee}, {}: the smallest depth as good as the best", mb_per_s(rate))
+                    let is = match sweep.knee_certain {
+                        true => "the smallest depth as good as the best",
+                        false => "as far as was measured, which is not far enough to be certain",
+                    };
+                    format!("knee at {knee}, {}: {is}", mb_per_s(rate))
                 }
                 None => "no knee was found".into(),
             };

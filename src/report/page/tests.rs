@@ -1,6 +1,7 @@
 //! Whole pages, as text. What a browser makes of them is tested with one (`tests/it/page.rs`).
 
 use super::*;
+use crate::report::markdown::bench_markdown;
 use crate::report::{
     BenchReport, Bins, Cells, Evidence, LatencyUs, MethodReport, Recommended, StageReport, SweepPoint,
     SweepReport, Totals, Unreadable, VolumeMap, WarmReport, histogram_us,
@@ -75,6 +76,7 @@ fn bench() -> BenchReport {
             mode: "touch".into(),
             points: [1, 2, 4].map(point).to_vec(),
             knee: Some(4),
+            knee_certain: true,
         }],
         recommended: Some(Recommended { mode: "touch".into(), depth: 4, ..Recommended::default() }),
         evidence: Evidence { units: 1000, cold: true, map: vec![(64, 8)], ..Evidence::default() },
@@ -123,6 +125,19 @@ fn every_part_of_a_bench_is_drawn() {
         assert!(page.contains(part), "{part}");
     }
     assert!(page.contains("$540") && page.contains("$1.84"), "512 GiB at $0.0036 a GiB");
+}
+
+#[test]
+fn a_knee_that_is_not_certain_is_not_called_the_smallest_depth() {
+    let mut bench = bench();
+    let told = |bench: &BenchReport| [bench_page(bench), bench_markdown(bench), bench.text()];
+    let smallest = "the smallest depth as good as the best";
+    let [page, markdown, text] = told(&bench);
+    assert!(page.contains(smallest) && markdown.contains("**knee**") && text.contains("(knee)"));
+    bench.sweeps[0].knee_certain = false;
+    let [page, markdown, text] = told(&bench);
+    assert!(page.contains("not far enough to be certain") && !page.contains(smallest));
+    assert!(markdown.contains("| knee so far |") && text.contains("(knee so far)"), "{markdown}{text}");
 }
 
 #[test]
