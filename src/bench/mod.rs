@@ -336,6 +336,8 @@ impl Bench<'_> {
         report.evidence.map = runs(&looked_at, report.map_unit_bytes);
         report.cold_latency_us = LatencyUs::of(&found.cold_latency_us());
         report.evidence.units = first_reads;
+        report.evidence.cold_units = found.cold_latency_us().len();
+        (report.evidence.errors, report.evidence.stalled) = (found.errors, self.meter.stalled());
         report.evidence.probed_units = found.units_warmed();
         self.keep("warm", found.elapsed_ns, found.warm_latency_us());
         match (found.end, found.kinds) {
@@ -381,7 +383,9 @@ impl Bench<'_> {
             let warm_us = report.warm_latency_us.p50.max(1);
             report.evidence.ratio = report.cold_latency_us.p50 as f64 / warm_us as f64;
         }
-        report.evidence.units = outcome.latency_us.len();
+        (report.evidence.units, report.evidence.cold_units) = (outcome.latency_us.len(), cold.len());
+        report.evidence.errors += outcome.errors;
+        report.evidence.stalled += self.meter.stalled();
         self.keep("first-touch", outcome.elapsed_ns(), outcome.latency_us.clone());
         parts::end_of(outcome.end)
     }

@@ -259,7 +259,9 @@ impl Bench<'_> {
         let blocks = spans.into_iter().map(block).collect();
         let outcome = self.read(blocks, 1, PART_NS);
         let warm = outcome.latency_us.count_between(0, self.check_us);
-        let checked = Checked { blocks: outcome.latency_us.len(), warm };
+        // One that failed, or is still under way, is not warm.
+        let blocks = outcome.latency_us.len() + outcome.errors + outcome.left.len() as u64;
+        let checked = Checked { blocks, warm };
         end_of(outcome.end).map(|()| checked)
     }
 

@@ -247,6 +247,33 @@ fn a_stall_costs_its_read_and_no_more() {
 }
 
 #[test]
+fn a_first_read_that_stalls_is_counted_and_told() {
+    let calm = bench(&mut sim(model("gp3", &[]), 8 * GIB, 5), &options("touch@64", 8 * GIB, 3));
+    assert_eq!((calm.evidence.errors, calm.evidence.stalled), (0, 0));
+    assert_eq!(calm.evidence.cold_units, calm.evidence.units, "all of it is cold");
+    // In the middle of the first touches, which are 200.
+    let stall = (calm.evidence.probed_units + 100).to_string();
+    let mut bed = sim(model("gp3", &[("stall_fetch", &stall)]), 8 * GIB, 5);
+    let report = bench(&mut bed, &options("touch@64", 8 * GIB, 3));
+    let evidence = &report.evidence;
+    assert_eq!((evidence.errors, evidence.stalled, evidence.units), (1, 1, 199), "{evidence:?}");
+    assert_eq!(report.methods[0].errors, 0);
+    assert!(evidence.spoilt[0].contains("1 of them failed, 1 of these stalled"), "{evidence:?}");
+}
+
+#[test]
+fn a_block_that_cannot_be_read_again_is_not_warm() {
+    // The second half of each unit is bad: a touch reads its first page, a check any.
+    let bad: Vec<String> = (0..16 << 10).map(|unit| format!("{}+512", unit * 1024 + 512)).collect();
+    let mut bed = sim(model("gp3", &[("eio_sectors", &bad.join(","))]), 8 * GIB, 5);
+    let options = Options { unit_bytes: Some(512 << 10), ..options("touch@64", 8 * GIB, 3) };
+    let report = bench(&mut bed, &options);
+    let touch = &report.methods[0];
+    assert_eq!((touch.errors, touch.checked.blocks), (0, 24), "three parts, eight each: {touch:?}");
+    assert!((4..20).contains(&touch.checked.warm), "{:?}", touch.checked);
+}
+
+#[test]
 fn a_stop_keeps_what_was_measured() {
     let stop = AtomicBool::new(false);
     let mut bed = sim(model("gp3", &[]), 8 * GIB, 5);

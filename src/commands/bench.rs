@@ -245,7 +245,7 @@ fn keep_findings(args: &BenchArgs, subject: &Subject, report: &mut BenchReport) 
 
 fn verdict(report: &BenchReport) -> Result<()> {
     let device = &report.device;
-    let errors: u64 = report.methods.iter().map(|method| method.errors).sum();
+    let errors = report.evidence.errors + report.methods.iter().map(|method| method.errors).sum::<u64>();
     match report.end.as_str() {
         "complete" => match report.methods.iter().find_map(|method| method.error.as_ref()) {
             Some(error) => {
@@ -301,6 +301,16 @@ mod tests {
         for (end, compared) in [("complete", false), ("stopped", true), ("device gone", true)] {
             assert_eq!(best_of(&measured(end, compared)), None, "{end} {compared}");
         }
+    }
+
+    #[test]
+    fn a_first_read_that_failed_costs_the_exit_code() {
+        let mut report = measured("complete", true);
+        assert!(verdict(&report).is_ok());
+        report.evidence.errors = 1;
+        let error = verdict(&report).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unreadable);
+        assert!(error.full_text().contains("failed to end 1 reads"), "{}", error.full_text());
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub struct Evidence {
     pub cold: bool,
     /// Units that were read for the first time, one at a time.
     pub units: u64,
+    /// Cold ones of these: what `cold_latency_us` is of.
+    pub cold_units: u64,
+    /// Reads of all this that failed: they are in no latency.
+    pub errors: u64,
+    /// Those of them that did not end in ten seconds, and were not waited for.
+    pub stalled: u64,
     /// Median of the cold ones of these over that of repeated reads.
     pub ratio: f64,
     /// Units that are warm by looking at them before.
