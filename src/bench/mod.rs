@@ -14,6 +14,7 @@ mod places;
 mod recommend;
 mod spoilt;
 mod sweep;
+mod tail;
 mod tally;
 #[cfg(feature = "control")]
 mod tokio;
@@ -379,7 +380,7 @@ impl Bench<'_> {
             report.cold_latency_us = LatencyUs::of(&cold);
             report.cold_quantiles = Quantiles::of(&cold);
             report.cold_bins = Bins::of(&cold);
-            report.cold_p99_us = interval_of_p99(&cold);
+            report.cold_p99_us = tail::interval_of_p99(&cold);
             let warm_us = report.warm_latency_us.p50.max(1);
             report.evidence.ratio = report.cold_latency_us.p50 as f64 / warm_us as f64;
         }
@@ -448,12 +449,6 @@ fn shown(pattern: Pattern, sweep: &Sweep, cold: f64) -> SweepReport {
     let mode = if pattern == Pattern::Full { "full" } else { "touch" };
     let (knee, knee_certain) = (sweep.knee(), sweep.is_knee_certain());
     SweepReport { mode: mode.into(), points: points.collect(), knee, knee_certain }
-}
-
-/// From the orders of the samples between which the quantile lies with 95 % confidence.
-fn interval_of_p99(histogram: &Histogram<u64>) -> (u64, u64) {
-    let spread = 1.96 * (0.99f64 * 0.01 / histogram.len().max(1) as f64).sqrt();
-    (histogram.value_at_quantile(0.99 - spread), histogram.value_at_quantile((0.99 + spread).min(1.0)))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub struct Evidence {
     pub cold: bool,
     /// Units that were read for the first time, one at a time.
     pub units: u64,
-    /// Cold ones of these: what `cold_latency_us` is of.
+    /// Cold reads that `cold_latency_us` is of.
     pub cold_units: u64,
     /// Reads of all this that failed: they are in no latency.
     pub errors: u64,
@@ -193,7 +193,8 @@ pub struct BenchReport {
     pub cold_latency_us: LatencyUs,
     pub cold_quantiles: Quantiles,
     pub cold_bins: Bins,
-    /// Between these its 99th percentile lies, with 95 % confidence.
+    /// Between these its 99th percentile lies, with 95 % confidence; the second is 0 where it is not known, since fewer
+    /// than 368 reads say nothing of that.
     pub cold_p99_us: (u64, u64),
     /// Repeated reads.
     pub warm_latency_us: LatencyUs,
@@ -222,15 +223,18 @@ impl BenchReport {
         let (cold, share) = (&self.cold_latency_us, &self.evidence.cold_share);
         let _ = writeln!(
             out,
-            "{}: {} to {} is cold; {} first reads took {} at the median, p99 {} ({} to {}); repeated ones {}",
+            "{}: {} to {} is cold; {} cold first reads took {} at the median, p99 {}{}; repeated ones {}",
             self.device,
             percent(share.low),
             percent(share.high),
-            self.evidence.units,
+            self.evidence.cold_units,
             us(cold.p50),
             us(cold.p99),
-            us(self.cold_p99_us.0),
-            us(self.cold_p99_us.1),
+            match self.cold_p99_us {
+                (0, _) => String::new(),
+                (low, 0) => format!(" (at least {})", us(low)),
+                (low, high) => format!(" ({} to {})", us(low), us(high)),
+            },
             us(self.warm_latency_us.p50),
         );
         self.storage.line(&mut out);

@@ -141,6 +141,30 @@ fn a_knee_that_is_not_certain_is_not_called_the_smallest_depth() {
 }
 
 #[test]
+fn of_first_reads_no_more_is_told_than_is_known() {
+    let mut bench = bench();
+    (bench.evidence.ratio, bench.evidence.cold_units) = (50.0, 400);
+    bench.cold_p99_us = (90_000, 120_000);
+    let told = |bench: &BenchReport| [bench_page(bench), bench_markdown(bench), bench.text()];
+    let [page, markdown, text] = told(&bench);
+    assert!(
+        page.contains("the 400 cold ones of them") && text.contains("; 400 cold first reads took "),
+        "{text}"
+    );
+    assert!(page.contains("percentile lies between") && markdown.contains("percentile lies between"));
+    assert!(text.contains("(90.0 ms to 120 ms)"), "{text}");
+    assert!(page.contains("First reads one at a time, repeated ones with up to three others in flight"));
+    // Of few reads the upper end is not known; where none was timed, neither is the lower.
+    bench.cold_p99_us = (90_000, 0);
+    let [page, markdown, text] = told(&bench);
+    assert!(page.contains("percentile is 90") && markdown.contains("at the least"), "{markdown}");
+    assert!(text.contains("p99 0.00 us (at least 90.0 ms); "), "{text}");
+    bench.cold_p99_us = (0, 0);
+    let line = bench.text().lines().next().unwrap().to_string();
+    assert!(!line.contains('(') && line.contains("p99 "), "{line}");
+}
+
+#[test]
 fn nothing_is_drawn_of_what_was_not_measured() {
     let refused = BenchReport { end: "not cold".into(), device: "d".into(), ..BenchReport::default() };
     let nothing = WarmReport { end: "refused".into(), device: "d".into(), ..WarmReport::default() };
