@@ -1,6 +1,7 @@
 use super::*;
 use crate::cold::{ColdVolume, Model, sectors_of};
 use crate::engine::{self, Depth, Pace, SimSource, Source};
+use crate::plan;
 
 static GO: AtomicBool = AtomicBool::new(false);
 const GIB: u64 = 1 << 30;
@@ -8,11 +9,55 @@ const GIB: u64 = 1 << 30;
 /// A volume in virtual time.
 struct Sim {
     source: SimSource,
+    /// Reads that another engine does not wait for.
+    left: u64,
 }
 
 impl Bed for Sim {
     fn source(&mut self) -> &mut dyn Source {
         &mut self.source
+    }
+
+    /// As tokio-uring does: what was begun in time is waited for.
+    fn tokio_uring(
+        &mut self,
+        reads: Vec<plan::PlannedRead>,
+        depth: u32,
+        for_ns: u64,
+        _: &AtomicBool,
+    ) -> Result<OtherReads> {
+        let (start_ns, mut next, mut under_way) = (self.source.now_ns(), 0, 0);
+        let mut other = OtherReads {
+            latency_us: crate::report::empty_histogram_us(),
+            done_ns: Vec::new(),
+            done: Vec::new(),
+            errors: 0,
+            left: self.left,
+            elapsed_ns: 0,
+        };
+        let (mut slots, mut free) = (vec![0; depth as usize], (0..depth).collect::<Vec<_>>());
+        loop {
+            let in_time = self.source.now_ns() < start_ns + for_ns;
+            while let Some(slot) = free.pop_if(|_| in_time && next < reads.len()) {
+                let (offset, bytes) = (reads[next].offset(), reads[next].bytes());
+                slots[slot as usize] = next;
+                let priority = engine::Priority::Normal;
+                self.source.submit(engine::Request { slot, offset, bytes, priority }).unwrap();
+                (next, under_way) = (next + 1, under_way + 1);
+            }
+            if under_way == 0 {
+                return Ok(other);
+            }
+            let mut done = Vec::new();
+            self.source.wait(None, &mut done).unwrap();
+            for completion in done {
+                other.elapsed_ns = completion.at_ns - start_ns;
+                other.done_ns.push(other.elapsed_ns);
+                other.done.push(reads[slots[completion.slot as usize]]);
+                free.push(completion.slot);
+                under_way -= 1;
+            }
+        }
     }
 }
 
@@ -26,7 +71,7 @@ fn model(name: &str, sets: &[(&str, &str)]) -> Model {
 
 fn sim(model: Model, bytes: u64, seed: u64) -> Sim {
     let volume = ColdVolume::new(model, sectors_of(bytes), seed, ExtentSet::new());
-    Sim { source: SimSource::new(volume, SLOTS) }
+    Sim { source: SimSource::new(volume, SLOTS), left: 0 }
 }
 
 fn options(methods: &str, volume_bytes: u64, seed: u64) -> Options {
@@ -271,6 +316,21 @@ fn a_block_that_cannot_be_read_again_is_not_warm() {
     let touch = &report.methods[0];
     assert_eq!((touch.errors, touch.checked.blocks), (0, 24), "three parts, eight each: {touch:?}");
     assert!((4..20).contains(&touch.checked.warm), "{:?}", touch.checked);
+}
+
+#[cfg(feature = "control")]
+#[test]
+fn another_engine_is_checked_on_what_it_has_read_and_what_it_has_left_is_an_error() {
+    // Of the 1,024 units of a part it has time to begin some 640.
+    let mut bed = sim(model("scarce", &[]), 32 * GIB, 5);
+    let report = bench(&mut bed, &options("tokio-uring@256", 32 * GIB, 3));
+    let method = &report.methods[0];
+    assert!(method.bytes_read < 3 * 800 * 4096, "it ran out of time: {method:?}");
+    assert_eq!((method.checked.warm, method.checked.blocks), (24, 24), "{:?}", method.checked);
+    assert!(method.hydrated_bytes_per_s > 9e6, "{}", method.hydrated_bytes_per_s);
+    let mut bed = Sim { left: 2, ..sim(model("gp3", &[]), 16 * GIB, 5) };
+    let report = bench(&mut bed, &options("tokio-uring@64", 16 * GIB, 3));
+    assert_eq!((report.methods[0].errors, report.methods[0].stalled), (6, 6), "three parts, two each");
 }
 
 #[test]

@@ -125,6 +125,10 @@ fn measured(out: &mut String, report: &BenchReport) {
         if let Some(error) = &method.error {
             let _ = writeln!(out, "{}: {}\n", text(&method.name), text(error));
         }
+        if method.errors > 0 {
+            let (name, errors, stalled) = (text(&method.name), method.errors, method.stalled);
+            let _ = writeln!(out, "{name}: {errors} reads failed, {stalled} of them stalled\n");
+        }
     }
     for sweep in report.sweeps.iter().filter(|sweep| !sweep.points.is_empty()) {
         depths(out, sweep);

@@ -141,6 +141,15 @@ fn a_knee_that_is_not_certain_is_not_called_the_smallest_depth() {
 }
 
 #[test]
+fn reads_that_failed_are_told_in_every_form() {
+    let mut bench = bench();
+    (bench.methods[1].errors, bench.methods[1].stalled) = (3, 2);
+    for told in [bench_page(&bench), bench_markdown(&bench), bench.text()] {
+        assert!(told.contains("dd: 3 reads failed, 2 of them stalled"), "{told}");
+    }
+}
+
+#[test]
 fn of_first_reads_no_more_is_told_than_is_known() {
     let mut bench = bench();
     (bench.evidence.ratio, bench.evidence.cold_units) = (50.0, 400);
