@@ -90,6 +90,16 @@ impl Findings {
         self.unit.map(|unit| unit.bytes)
     }
 
+    /// With what an older measurement found best, where this one did not look for that and found the same unit. Who found
+    /// it stays named.
+    pub fn over(self, older: Option<Findings>) -> Findings {
+        let same_unit = |older: &Findings| self.unit.is_some() && older.unit_bytes() == self.unit_bytes();
+        match older.filter(|older| self.best.is_none() && older.best.is_some() && same_unit(older)) {
+            Some(Findings { best, measured_by, .. }) => Findings { best, measured_by, ..self },
+            None => self,
+        }
+    }
+
     fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::failed(format!("failed to accept findings: {what}")));
         if self.format != FORMAT {
@@ -258,6 +268,24 @@ mod tests {
         assert_eq!(save(&folder, &Findings::new(Identity::of_size(8), "probe", 0)).unwrap(), None);
         assert_eq!(known(&folder, &Identity::of_size(8)), None);
         assert_eq!(known(Path::new("/nonexistent"), &volume(None)), None);
+    }
+
+    #[test]
+    fn what_was_found_best_outlives_a_measurement_that_does_not_look_for_it() {
+        let bench = findings(None);
+        let probe = |bytes| Findings {
+            unit: Some(Unit { bytes, confidence: 0.999 }),
+            ..Findings::new(volume(None), "probe", 1_700_000_001)
+        };
+        let merged = probe(512 << 10).over(Some(bench.clone()));
+        assert_eq!((&merged.best, merged.measured_by.as_str()), (&bench.best, "bench"));
+        assert_eq!((merged.unit.unwrap().confidence, merged.measured_unix_s), (0.999, 1_700_000_001));
+        // Of another unit it says nothing, and what was measured anew goes before it.
+        assert_eq!(probe(128 << 10).over(Some(bench.clone())), probe(128 << 10));
+        assert_eq!(probe(512 << 10).over(None), probe(512 << 10));
+        let full = Best { mode: "full".into(), ..bench.best.clone().unwrap() };
+        let again = Findings { best: Some(full), ..bench.clone() };
+        assert_eq!(again.clone().over(Some(bench)), again);
     }
 
     #[test]

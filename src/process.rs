@@ -53,11 +53,31 @@ pub fn terminate(child: &std::process::Child) {
     unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
 }
 
-/// Asks a child that leads a process group, and all of that group, to end; with `force` it is not asked.
-pub fn terminate_group(child: &std::process::Child, force: bool) {
+/// From now on whoever loses its parent among the processes that this one has started becomes a child of this one, which
+/// alone can wait for it then: init does not everywhere.
+pub fn adopt_orphans() {
+    // SAFETY: plain numbers.
+    if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } != 0 {
+        tracing::info!("failed to adopt orphans: {}", io::Error::last_os_error());
+    }
+}
+
+/// Asks all of a process group to end; with `force` it is not asked.
+pub fn terminate_group(group: u32, force: bool) {
     let signal = if force { libc::SIGKILL } else { libc::SIGTERM };
-    // SAFETY: plain numbers; the id is the child's own as long as nobody waited for it.
-    unsafe { libc::kill(-(child.id() as libc::pid_t), signal) };
+    // SAFETY: plain numbers; no other group has the id as long as this one has anybody.
+    unsafe { libc::kill(-(group as libc::pid_t), signal) };
+}
+
+/// Whether nobody is left of a process group. Waits for children that have ended and are in it, so that whoever wants
+/// the status of its leader has asked for that before.
+pub fn has_group_ended(group: u32) -> bool {
+    let all = -(group as libc::pid_t);
+    // SAFETY: plain numbers; signal 0 is not sent, and no status is asked for.
+    unsafe {
+        while libc::waitpid(all, std::ptr::null_mut(), libc::WNOHANG) > 0 {}
+        libc::kill(all, 0) != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
+    }
 }
 
 /// Processor seconds of this process, user and system.

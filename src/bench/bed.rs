@@ -25,6 +25,8 @@ pub struct OtherReads {
     pub latency_us: Histogram<u64>,
     /// Nanoseconds since the start at which each read ended well, in that order.
     pub done_ns: Vec<u64>,
+    /// These reads, in that order.
+    pub done: Vec<PlannedRead>,
     pub errors: u64,
     /// Reads that were not waited for.
     pub left: u64,

@@ -14,6 +14,7 @@ mod places;
 mod recommend;
 mod spoilt;
 mod sweep;
+mod tail;
 mod tally;
 #[cfg(feature = "control")]
 mod tokio;
@@ -336,6 +337,8 @@ impl Bench<'_> {
         report.evidence.map = runs(&looked_at, report.map_unit_bytes);
         report.cold_latency_us = LatencyUs::of(&found.cold_latency_us());
         report.evidence.units = first_reads;
+        report.evidence.cold_units = found.cold_latency_us().len();
+        (report.evidence.errors, report.evidence.stalled) = (found.errors, self.meter.stalled());
         report.evidence.probed_units = found.units_warmed();
         self.keep("warm", found.elapsed_ns, found.warm_latency_us());
         match (found.end, found.kinds) {
@@ -377,11 +380,13 @@ impl Bench<'_> {
             report.cold_latency_us = LatencyUs::of(&cold);
             report.cold_quantiles = Quantiles::of(&cold);
             report.cold_bins = Bins::of(&cold);
-            report.cold_p99_us = interval_of_p99(&cold);
+            report.cold_p99_us = tail::interval_of_p99(&cold);
             let warm_us = report.warm_latency_us.p50.max(1);
             report.evidence.ratio = report.cold_latency_us.p50 as f64 / warm_us as f64;
         }
-        report.evidence.units = outcome.latency_us.len();
+        (report.evidence.units, report.evidence.cold_units) = (outcome.latency_us.len(), cold.len());
+        report.evidence.errors += outcome.errors;
+        report.evidence.stalled += self.meter.stalled();
         self.keep("first-touch", outcome.elapsed_ns(), outcome.latency_us.clone());
         parts::end_of(outcome.end)
     }
@@ -442,13 +447,8 @@ fn shown(pattern: Pattern, sweep: &Sweep, cold: f64) -> SweepReport {
         hydrated_bytes_per_s: point.rate() * cold,
     });
     let mode = if pattern == Pattern::Full { "full" } else { "touch" };
-    SweepReport { mode: mode.into(), points: points.collect(), knee: sweep.knee() }
-}
-
-/// From the orders of the samples between which the quantile lies with 95 % confidence.
-fn interval_of_p99(histogram: &Histogram<u64>) -> (u64, u64) {
-    let spread = 1.96 * (0.99f64 * 0.01 / histogram.len().max(1) as f64).sqrt();
-    (histogram.value_at_quantile(0.99 - spread), histogram.value_at_quantile((0.99 + spread).min(1.0)))
+    let (knee, knee_certain) = (sweep.knee(), sweep.is_knee_certain());
+    SweepReport { mode: mode.into(), points: points.collect(), knee, knee_certain }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::method::{Method, Pattern, TOUCH_BYTES, read_at};
 use super::places::TILE_BYTES;
-use super::sweep::{Point, Sweep};
+use super::sweep::{Climb, Point, Sweep};
 use super::tally::{Part, Row};
 use super::{Bench, Ended, Look, Ran, STOPPED, Step};
 use crate::engine::{self, Depth, End, Outcome, Pace};
@@ -99,17 +99,25 @@ impl Bench<'_> {
         let per_tile = TILE_BYTES / pattern.step(self.unit_bytes).0;
         let mut left = (self.room.sweep / 2).max(1);
         loop {
-            let sweep = self.sweeps.iter().find(|(swept, _)| *swept == pattern);
-            let Some(depth) = sweep.and_then(|(_, sweep)| sweep.climb()) else { return Ok(()) };
+            let Some(sweep) = self.sweep(pattern) else { return Ok(()) };
+            let Some(depth) = sweep.climb() else {
+                sweep.reached = Climb::Ended;
+                return Ok(());
+            };
             let tiles = Sweep::units_at(depth).div_ceil(per_tile).min(left);
             // Three rounds at the least, of which one counts.
             if tiles * per_tile < 3 * u64::from(depth) || !self.point(pattern, depth, tiles)? {
                 let why = format!("the sweep ended below depth {depth}: the budget has no room for more");
                 self.measured.report.notes.push(why);
+                self.sweep(pattern).into_iter().for_each(|sweep| sweep.reached = Climb::CutShort);
                 return Ok(());
             }
             left -= tiles;
         }
+    }
+
+    fn sweep(&mut self, pattern: Pattern) -> Option<&mut Sweep> {
+        self.sweeps.iter_mut().find(|(swept, _)| *swept == pattern).map(|(_, sweep)| sweep)
     }
 
     /// Whether there was room for it.
@@ -120,9 +128,7 @@ impl Bench<'_> {
         }
         let method = if pattern == Pattern::Full { Method::Full(None) } else { Method::Touch(None) };
         let point = self.own(method, pattern, depth, &tiles)?;
-        if let (Some(point), Some((_, sweep))) =
-            (point, self.sweeps.iter_mut().find(|(swept, _)| *swept == pattern))
-        {
+        if let (Some(point), Some(sweep)) = (point, self.sweep(pattern)) {
             sweep.add(depth, &point);
         }
         self.save();
@@ -253,7 +259,9 @@ impl Bench<'_> {
         let blocks = spans.into_iter().map(block).collect();
         let outcome = self.read(blocks, 1, PART_NS);
         let warm = outcome.latency_us.count_between(0, self.check_us);
-        let checked = Checked { blocks: outcome.latency_us.len(), warm };
+        // One that failed, or is still under way, is not warm.
+        let blocks = outcome.latency_us.len() + outcome.errors + outcome.left.len() as u64;
+        let checked = Checked { blocks, warm };
         end_of(outcome.end).map(|()| checked)
     }
 
@@ -266,7 +274,7 @@ impl Bench<'_> {
         let reads = Pattern::Touch.reads(&tiles, self.unit_bytes);
         let before = self.bed.look();
         let mut part = Part::new(tiles.iter().map(|tile| *tile..tile + TILE_BYTES).collect());
-        let other = match self.bed.tokio_uring(reads.clone(), depth, PART_NS, self.stop) {
+        let other = match self.bed.tokio_uring(reads, depth, PART_NS, self.stop) {
             Ok(other) => other,
             Err(error) => {
                 self.count(method, Some(depth), part, &before, Some(error.full_text()));
@@ -277,10 +285,12 @@ impl Bench<'_> {
         part.reads = other.done_ns.len() as u64;
         part.bytes_read = part.reads * TOUCH_BYTES;
         part.latency_us = other.latency_us;
-        (part.errors, part.stalled, part.elapsed_ns) = (other.errors, other.left, other.elapsed_ns);
+        part.errors = other.errors + other.left;
+        (part.stalled, part.elapsed_ns) = (other.left, other.elapsed_ns);
         let stopped = self.stop.load(Ordering::Relaxed);
-        if !stopped && part.errors == 0 && other.left == 0 {
-            part.checked = self.check(&reads, self.unit_bytes, CHECKS)?;
+        if !stopped && part.errors == 0 {
+            // What it had no time for is not asked about.
+            part.checked = self.check(&other.done, self.unit_bytes, CHECKS)?;
         }
         self.count(method, Some(depth), part, &before, None);
         if stopped { Err(Ended::Early(STOPPED)) } else { Ok(()) }

@@ -30,6 +30,12 @@ pub fn spoilt(evidence: &Evidence, rows: &[Row]) -> Vec<String> {
             "already warm, or never written: {low:.0} to {high:.0} % of the volume; rates count what was cold"
         ));
     }
+    if evidence.errors > 0 {
+        let (errors, stalled) = (evidence.errors, evidence.stalled);
+        all.push(format!(
+            "first reads: {errors} of them failed, {stalled} of these stalled; latencies are of all others"
+        ));
+    }
     all.extend(others(evidence.foreground).map(|what| format!("first reads, one at a time: {what}")));
     for row in rows {
         let name = row.name();
@@ -135,6 +141,11 @@ mod tests {
                 Evidence { foreground: Some(others), ..all_cold() },
                 row(&[100], &[]),
                 "first reads, one at a time: others used the device meanwhile: 1024 operations",
+            ),
+            (
+                Evidence { errors: 3, stalled: 2, ..all_cold() },
+                row(&[100], &[]),
+                "first reads: 3 of them failed, 2 of these stalled",
             ),
             (
                 Evidence { cold_share, ..all_cold() },

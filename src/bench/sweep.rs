@@ -71,17 +71,31 @@ impl Point {
     }
 }
 
+/// How far a climb has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Climb {
+    /// It was never done, or not to its end.
+    #[default]
+    UnderWay,
+    /// There was no room for the next depth.
+    CutShort,
+    /// More in flight brought nothing, or more is not taken.
+    Ended,
+}
+
 /// A sweep over depths.
 #[derive(Clone, Debug, Default)]
 pub struct Sweep {
     points: BTreeMap<u32, Point>,
     depth_max: u32,
+    /// How far its climb has come: who climbs says so.
+    pub reached: Climb,
 }
 
 impl Sweep {
     /// Over depths up to one.
     pub fn new(depth_max: u32) -> Sweep {
-        Sweep { points: BTreeMap::new(), depth_max: depth_max.max(1) }
+        Sweep { depth_max: depth_max.max(1), ..Sweep::default() }
     }
 
     /// Adds what was measured.
@@ -130,15 +144,24 @@ impl Sweep {
         all
     }
 
-    /// The smallest depth that is as good as the best.
+    /// The smallest depth that is as good as the best, as far as was measured.
     pub fn knee(&self) -> Option<u32> {
+        // Where nothing is certain, the best will do.
+        let best = || self.points().max_by(|a, b| a.1.rate().total_cmp(&b.1.rate())).map(|(depth, _)| depth);
+        self.certain_knee().or_else(best)
+    }
+
+    /// Whether the knee is the smallest depth as good as the best of all, and not only of what there was room or time for.
+    pub fn is_knee_certain(&self) -> bool {
+        self.reached == Climb::Ended && self.certain_knee().is_some()
+    }
+
+    fn certain_knee(&self) -> Option<u32> {
         // The highest of many rates is high by chance: what it is at the least is what it is held against.
         let least = |point: &Point| point.rate() * (1.0 - point.error()).max(0.0);
         let enough = self.points.values().map(least).fold(0.0, f64::max) * GOOD;
         let certain = self.points().find(|(_, point)| point.units > 0 && point.certain() >= enough);
-        // Where nothing is certain, the best will do.
-        let best = || self.points().max_by(|a, b| a.1.rate().total_cmp(&b.1.rate()));
-        certain.or_else(best).map(|(depth, _)| depth)
+        certain.map(|(depth, _)| depth)
     }
 
     /// The rate at a depth.
@@ -195,6 +218,13 @@ mod tests {
         sweep.add(8, &exact(980));
         (0..40).for_each(|_| sweep.add(8, &exact(980)));
         assert_eq!(sweep.knee(), Some(8), "measured often enough");
+        assert!(!sweep.is_knee_certain(), "there was no climb to its end");
+        sweep.reached = Climb::Ended;
+        assert!(sweep.is_knee_certain());
+        // The best of rates that are all too doubtful is no more than that.
+        let mut sweep = Sweep { reached: Climb::Ended, ..Sweep::new(64) };
+        sweep.add(8, &doubtful(980.0));
+        assert!(sweep.knee() == Some(8) && !sweep.is_knee_certain());
     }
 
     #[test]

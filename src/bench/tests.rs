@@ -1,6 +1,7 @@
 use super::*;
 use crate::cold::{ColdVolume, Model, sectors_of};
 use crate::engine::{self, Depth, Pace, SimSource, Source};
+use crate::plan;
 
 static GO: AtomicBool = AtomicBool::new(false);
 const GIB: u64 = 1 << 30;
@@ -8,11 +9,55 @@ const GIB: u64 = 1 << 30;
 /// A volume in virtual time.
 struct Sim {
     source: SimSource,
+    /// Reads that another engine does not wait for.
+    left: u64,
 }
 
 impl Bed for Sim {
     fn source(&mut self) -> &mut dyn Source {
         &mut self.source
+    }
+
+    /// As tokio-uring does: what was begun in time is waited for.
+    fn tokio_uring(
+        &mut self,
+        reads: Vec<plan::PlannedRead>,
+        depth: u32,
+        for_ns: u64,
+        _: &AtomicBool,
+    ) -> Result<OtherReads> {
+        let (start_ns, mut next, mut under_way) = (self.source.now_ns(), 0, 0);
+        let mut other = OtherReads {
+            latency_us: crate::report::empty_histogram_us(),
+            done_ns: Vec::new(),
+            done: Vec::new(),
+            errors: 0,
+            left: self.left,
+            elapsed_ns: 0,
+        };
+        let (mut slots, mut free) = (vec![0; depth as usize], (0..depth).collect::<Vec<_>>());
+        loop {
+            let in_time = self.source.now_ns() < start_ns + for_ns;
+            while let Some(slot) = free.pop_if(|_| in_time && next < reads.len()) {
+                let (offset, bytes) = (reads[next].offset(), reads[next].bytes());
+                slots[slot as usize] = next;
+                let priority = engine::Priority::Normal;
+                self.source.submit(engine::Request { slot, offset, bytes, priority }).unwrap();
+                (next, under_way) = (next + 1, under_way + 1);
+            }
+            if under_way == 0 {
+                return Ok(other);
+            }
+            let mut done = Vec::new();
+            self.source.wait(None, &mut done).unwrap();
+            for completion in done {
+                other.elapsed_ns = completion.at_ns - start_ns;
+                other.done_ns.push(other.elapsed_ns);
+                other.done.push(reads[slots[completion.slot as usize]]);
+                free.push(completion.slot);
+                under_way -= 1;
+            }
+        }
     }
 }
 
@@ -26,7 +71,7 @@ fn model(name: &str, sets: &[(&str, &str)]) -> Model {
 
 fn sim(model: Model, bytes: u64, seed: u64) -> Sim {
     let volume = ColdVolume::new(model, sectors_of(bytes), seed, ExtentSet::new());
-    Sim { source: SimSource::new(volume, SLOTS) }
+    Sim { source: SimSource::new(volume, SLOTS), left: 0 }
 }
 
 fn options(methods: &str, volume_bytes: u64, seed: u64) -> Options {
@@ -247,6 +292,48 @@ fn a_stall_costs_its_read_and_no_more() {
 }
 
 #[test]
+fn a_first_read_that_stalls_is_counted_and_told() {
+    let calm = bench(&mut sim(model("gp3", &[]), 8 * GIB, 5), &options("touch@64", 8 * GIB, 3));
+    assert_eq!((calm.evidence.errors, calm.evidence.stalled), (0, 0));
+    assert_eq!(calm.evidence.cold_units, calm.evidence.units, "all of it is cold");
+    // In the middle of the first touches, which are 200.
+    let stall = (calm.evidence.probed_units + 100).to_string();
+    let mut bed = sim(model("gp3", &[("stall_fetch", &stall)]), 8 * GIB, 5);
+    let report = bench(&mut bed, &options("touch@64", 8 * GIB, 3));
+    let evidence = &report.evidence;
+    assert_eq!((evidence.errors, evidence.stalled, evidence.units), (1, 1, 199), "{evidence:?}");
+    assert_eq!(report.methods[0].errors, 0);
+    assert!(evidence.spoilt[0].contains("1 of them failed, 1 of these stalled"), "{evidence:?}");
+}
+
+#[test]
+fn a_block_that_cannot_be_read_again_is_not_warm() {
+    // The second half of each unit is bad: a touch reads its first page, a check any.
+    let bad: Vec<String> = (0..16 << 10).map(|unit| format!("{}+512", unit * 1024 + 512)).collect();
+    let mut bed = sim(model("gp3", &[("eio_sectors", &bad.join(","))]), 8 * GIB, 5);
+    let options = Options { unit_bytes: Some(512 << 10), ..options("touch@64", 8 * GIB, 3) };
+    let report = bench(&mut bed, &options);
+    let touch = &report.methods[0];
+    assert_eq!((touch.errors, touch.checked.blocks), (0, 24), "three parts, eight each: {touch:?}");
+    assert!((4..20).contains(&touch.checked.warm), "{:?}", touch.checked);
+}
+
+#[cfg(feature = "control")]
+#[test]
+fn another_engine_is_checked_on_what_it_has_read_and_what_it_has_left_is_an_error() {
+    // Of the 1,024 units of a part it has time to begin some 640.
+    let mut bed = sim(model("scarce", &[]), 32 * GIB, 5);
+    let report = bench(&mut bed, &options("tokio-uring@256", 32 * GIB, 3));
+    let method = &report.methods[0];
+    assert!(method.bytes_read < 3 * 800 * 4096, "it ran out of time: {method:?}");
+    assert_eq!((method.checked.warm, method.checked.blocks), (24, 24), "{:?}", method.checked);
+    assert!(method.hydrated_bytes_per_s > 9e6, "{}", method.hydrated_bytes_per_s);
+    let mut bed = Sim { left: 2, ..sim(model("gp3", &[]), 16 * GIB, 5) };
+    let report = bench(&mut bed, &options("tokio-uring@64", 16 * GIB, 3));
+    assert_eq!((report.methods[0].errors, report.methods[0].stalled), (6, 6), "three parts, two each");
+}
+
+#[test]
 fn a_stop_keeps_what_was_measured() {
     let stop = AtomicBool::new(false);
     let mut bed = sim(model("gp3", &[]), 8 * GIB, 5);
@@ -258,6 +345,52 @@ fn a_stop_keeps_what_was_measured() {
     .unwrap()
     .report;
     assert_eq!((report.end.as_str(), report.methods.is_empty()), (STOPPED, false));
+}
+
+/// What is recommended when it is stopped after so many parts.
+fn recommended_after(methods: &str, parts: u64) -> BenchReport {
+    let (stop, mut saves) = (AtomicBool::new(false), 0);
+    let options = options(methods, 16 * GIB, 3);
+    let saved = &mut |_: &Measured| {
+        saves += 1;
+        stop.store(saves >= parts, std::sync::atomic::Ordering::Relaxed);
+    };
+    run(&mut sim(model("gp3", &[]), 16 * GIB, 5), &options, &stop, saved).unwrap().report
+}
+
+#[test]
+fn a_recommendation_claims_only_what_was_measured_by_then() {
+    let mut compared = 0;
+    for parts in 1..60 {
+        let report = recommended_after("touch,full", parts);
+        let knees: Vec<bool> = report.sweeps.iter().map(|sweep| sweep.knee_certain).collect();
+        let Some(best) = report.recommended else { continue };
+        let at = format!("after {parts} parts: {best:?}, {knees:?}");
+        assert!(!best.reason.contains("not certain that"), "every unit is warm by one touch: {at}");
+        let of = if best.mode == "touch" { 0 } else { 1 };
+        assert_eq!(best.reason.contains("the smallest as good"), knees[of], "{at}");
+        let both = !best.reason.contains("not measured");
+        assert_eq!(best.compared, both, "{at}");
+        if report.end == STOPPED {
+            // Each climb takes six depths at the least, to the knee at 8 and twice beyond it, and each is saved twice.
+            assert!(!both || parts >= 24, "{at}");
+        }
+        compared += u64::from(both);
+    }
+    assert!(compared > 10, "{compared}");
+}
+
+#[test]
+fn what_was_not_measured_is_not_held_against_what_was() {
+    let alone = |methods: &str| recommended_after(methods, u64::MAX).recommended.unwrap();
+    let full = alone("full@64");
+    assert!(full.reason.ends_with("; touching was not measured"), "{}", full.reason);
+    let touch = alone("touch@64");
+    assert!(touch.reason.ends_with("; reading every byte was not measured"), "{}", touch.reason);
+    assert!(!full.compared && !touch.compared);
+    let both = alone("touch@64,full@64");
+    assert!(both.compared && !both.reason.contains("smallest"), "{}", both.reason);
+    assert!(alone("touch,full").reason.contains("is the smallest as good as the best"));
 }
 
 #[test]

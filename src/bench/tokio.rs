@@ -116,7 +116,8 @@ fn on_its_thread(
 
 /// Nothing read yet.
 fn none() -> OtherReads {
-    OtherReads { latency_us: empty_histogram_us(), done_ns: Vec::new(), errors: 0, left: 0, elapsed_ns: 0 }
+    let (done_ns, done) = (Vec::new(), Vec::new());
+    OtherReads { latency_us: empty_histogram_us(), done_ns, done, errors: 0, left: 0, elapsed_ns: 0 }
 }
 
 impl Shared {
@@ -152,6 +153,7 @@ impl Shared {
             Ok(bytes) if bytes == read.bytes() as usize => {
                 self.result.latency_us.saturating_record(now.saturating_sub(began).as_micros() as u64);
                 self.result.done_ns.push(now.as_nanos() as u64);
+                self.result.done.push(read);
             }
             // More than the device's queue takes.
             Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => self.todo.push_back(read),
@@ -191,8 +193,11 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 20).unwrap();
         let reads: Vec<PlannedRead> = (0..256).map(|block| read_at(block * 4096, 4096)).collect();
-        match read(file, reads, 16, 60_000_000_000, &AtomicBool::new(false)) {
+        match read(file, reads.clone(), 16, 60_000_000_000, &AtomicBool::new(false)) {
             Ok(found) => {
+                let mut done: Vec<u64> = found.done.iter().map(|read| read.start).collect();
+                done.sort_unstable();
+                assert!(done.into_iter().eq(reads.iter().map(|read| read.start)));
                 assert_eq!((found.done_ns.len(), found.errors, found.left), (256, 0, 0));
                 assert_eq!(found.latency_us.len(), 256);
                 assert!(found.done_ns.is_sorted());

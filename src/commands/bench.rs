@@ -1,7 +1,7 @@
 //! `bench`: how a cold volume hydrates, and what each way of warming gets out of it.
 
 use super::common::{check_form, first_error, parsed, write_report};
-use super::measured::{Known, NO_WARMING, Subject, findings_of, keep, profile_of};
+use super::measured::{Known, NO_UNIT, NO_WARMING, Subject, findings_of, keep, profile_of};
 use super::output::Output;
 use crate::bench::{
     self, DEPTH_MAX, FIRST_TOUCHES, FIRST_TOUCHES_NS, Machine, Measured, Method, NOT_COLD, Options,
@@ -18,6 +18,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
+/// Why mode and depth are not kept.
+const NOT_COMPARED: &str =
+    "mode and depth are not kept for `warm`: touch and full were not both measured to the end";
+
 /// Measure how a cold volume hydrates, and what each way of warming it gets
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -29,7 +33,7 @@ use std::time::SystemTime;
 Methods: dd and documented-fio read as the vendor's documentation does; touch reads a block a unit, full every byte, \
 each at the depth that is found best, or at a given one as touch@64; tokio-uring touches through that library; profile \
 warms a profile; a command of your own gets {device}, and {offset} and {size} in bytes of a part that nobody has read, \
-and is measured by the time it takes and by what is warm afterwards.
+and is measured by the time that it and all it has started take, and by what is warm afterwards.
 
 Reads only. What it reads is warm afterwards: a volume can be measured once.
 
@@ -56,7 +60,8 @@ pub struct BenchArgs {
     #[arg(long, default_value = "auto", value_name = "SIZE|auto", value_parser = parsed(unit))]
     pub unit: super::warm::Unit,
     /// Touch so many units one at a time, for the distribution of first reads; at most a fifth of the budget, and for
-    /// 150 s. Between what the 99th percentile lies is told: of 1,000 it may be 14 % off, of 3,000 8 %
+    /// 150 s. Between what the 99th percentile lies is told: of 1,000 it may be 14 % off, of 3,000 8 %, and of fewer than
+    /// 368 only what it is at the least
     #[arg(long, default_value_t = FIRST_TOUCHES, value_name = "N")]
     pub first_touches: u64,
     /// Do not keep what was found for `warm --mode auto`
@@ -95,8 +100,7 @@ pub fn run(args: BenchArgs, output: Output) -> Result<()> {
         Ok((measured, kept)) => {
             let saved = files.save(&measured);
             let report = &measured.report;
-            let shown = !report.methods.is_empty() || report.end == NO_WARMING;
-            let printed = if shown { output.print(report, BenchReport::text) } else { Ok(()) };
+            let printed = if is_told(report) { output.print(report, BenchReport::text) } else { Ok(()) };
             first_error([verdict(report), kept, saved, printed])
         }
         Err(error) => {
@@ -129,6 +133,11 @@ impl Files<'_> {
 
 /// What was measured, and whether it could be kept for `warm`.
 fn measure(args: &BenchArgs, stop: &AtomicBool, files: &Files) -> Result<(Measured, Result<()>)> {
+    // `probe` finds the disk of / by this name; here that would be warm before anybody had asked for it.
+    if args.device == Path::new("auto") {
+        return Err(Error::usage("failed to measure device `auto`: a volume can be measured once")
+            .hint("name the device: what is measured is warm afterwards"));
+    }
     let methods = methods(args)?;
     let profile = profile_of(args.profile.as_deref())?;
     let subject = Subject::open(Path::new("/"), &args.device)?;
@@ -195,20 +204,40 @@ fn methods(args: &BenchArgs) -> Result<Vec<Method>> {
     Ok(methods)
 }
 
-fn keep_findings(args: &BenchArgs, subject: &Subject, report: &mut BenchReport) -> Result<()> {
-    let Some(best) = report.recommended.as_ref().filter(|_| report.evidence.cold) else { return Ok(()) };
-    let identity = subject.device.recognised(&subject.root, report.volume.take().unwrap_or_default());
-    let mut findings = findings_of(&identity, "bench");
-    findings.unit = report.unit.bytes.map(|bytes| Unit { bytes, confidence: report.unit.confidence });
-    findings.best = Some(Best {
+/// Whether there is anything to print: evidence is, whatever came of the methods, but for a volume that is not cold.
+fn is_told(report: &BenchReport) -> bool {
+    report.end == NO_WARMING || (report.end != NOT_COLD && report.evidence.units > 0)
+}
+
+/// The mode and depth that are kept: those that were measured against others, to the end. `warm` reads every byte by
+/// them, with no verification.
+fn best_of(report: &BenchReport) -> Option<Best> {
+    let is_whole = report.end == "complete" && report.evidence.cold;
+    let best = report.recommended.as_ref().filter(|best| is_whole && best.compared)?;
+    Some(Best {
         mode: best.mode.clone(),
         depth: best.depth,
         hydrated_bytes_per_s: best.hydrated_bytes_per_s,
         reason: best.reason.clone(),
-    });
+    })
+}
+
+fn keep_findings(args: &BenchArgs, subject: &Subject, report: &mut BenchReport) -> Result<()> {
+    let unit = report.unit.bytes.map(|bytes| Unit { bytes, confidence: report.unit.confidence });
+    let best = best_of(report);
+    if unit.is_none() && best.is_none() {
+        report.notes.push(NO_UNIT.into());
+        return Ok(());
+    }
+    if report.recommended.is_some() && best.is_none() {
+        report.notes.push(NOT_COMPARED.into());
+    }
+    let identity = subject.device.recognised(&subject.root, report.volume.take().unwrap_or_default());
+    let mut findings = findings_of(&identity, "bench");
+    (findings.unit, findings.best) = (unit, best);
     (findings.cold_us, findings.warm_us) = (report.cold_latency_us.p50, report.warm_latency_us.p50);
     report.volume = Some(identity);
-    match keep(&args.known.findings, &findings)? {
+    match keep(&args.known.findings, findings)? {
         Ok(path) => report.saved_as = Some(path),
         Err(why) => report.notes.push(why),
     }
@@ -217,7 +246,7 @@ fn keep_findings(args: &BenchArgs, subject: &Subject, report: &mut BenchReport) 
 
 fn verdict(report: &BenchReport) -> Result<()> {
     let device = &report.device;
-    let errors: u64 = report.methods.iter().map(|method| method.errors).sum();
+    let errors = report.evidence.errors + report.methods.iter().map(|method| method.errors).sum::<u64>();
     match report.end.as_str() {
         "complete" => match report.methods.iter().find_map(|method| method.error.as_ref()) {
             Some(error) => {
@@ -245,5 +274,50 @@ fn verdict(report: &BenchReport) -> Result<()> {
             let reason = report.error.clone().unwrap_or_else(|| end.into());
             Err(Error::failed(format!("failed to measure all methods on `{device}`: {reason}")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Evidence, Recommended};
+
+    fn measured(end: &str, compared: bool) -> BenchReport {
+        BenchReport {
+            end: end.into(),
+            recommended: Some(Recommended {
+                mode: "full".into(),
+                depth: 8,
+                compared,
+                ..Recommended::default()
+            }),
+            evidence: Evidence { cold: true, units: 64, ..Evidence::default() },
+            ..BenchReport::default()
+        }
+    }
+
+    #[test]
+    fn only_what_was_compared_to_the_end_is_kept_as_best() {
+        assert_eq!(best_of(&measured("complete", true)).map(|best| best.depth), Some(8));
+        for (end, compared) in [("complete", false), ("stopped", true), ("device gone", true)] {
+            assert_eq!(best_of(&measured(end, compared)), None, "{end} {compared}");
+        }
+    }
+
+    #[test]
+    fn a_first_read_that_failed_costs_the_exit_code() {
+        let mut report = measured("complete", true);
+        assert!(verdict(&report).is_ok());
+        report.evidence.errors = 1;
+        let error = verdict(&report).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unreadable);
+        assert!(error.full_text().contains("failed to end 1 reads"), "{}", error.full_text());
+    }
+
+    #[test]
+    fn evidence_is_told_also_without_methods_but_not_of_a_volume_that_is_warm() {
+        let told = |end: &str| is_told(&measured(end, false));
+        assert!(told("complete") && told("stopped") && told(NO_WARMING) && !told(NOT_COLD));
+        assert!(!is_told(&BenchReport { end: "stopped".into(), ..BenchReport::default() }));
     }
 }

@@ -129,9 +129,13 @@ pub fn findings_of(volume: &Identity, measured_by: &str) -> Findings {
     Findings::new(volume.clone(), measured_by, now.as_secs())
 }
 
-/// Keeps findings; where, or why not.
-pub fn keep(folder: &Path, findings: &Findings) -> Result<std::result::Result<String, String>> {
-    Ok(match findings::save(folder, findings)? {
+/// Why nothing is kept where no unit was found: what an earlier measurement has kept is worth more.
+pub const NO_UNIT: &str = "nothing is kept for `warm`: the unit cannot be told";
+
+/// Keeps findings, with what is kept of the same volume already and they do not replace; where, or why not.
+pub fn keep(folder: &Path, findings: Findings) -> Result<std::result::Result<String, String>> {
+    let older = findings::known(folder, &findings.volume);
+    Ok(match findings::save(folder, &findings.over(older))? {
         Some(path) => Ok(path.display().to_string()),
         None => {
             Err("what was found is not kept: the volume has no serial, partition table or filesystem to be \

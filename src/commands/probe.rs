@@ -1,7 +1,7 @@
 //! `probe`: is a volume cold, what is its unit, and what does a touch cost.
 
 use super::common::{check_form, first_error, parsed, write_report};
-use super::measured::{Known, NO_WARMING, Subject, findings_of, keep, profile_of};
+use super::measured::{Known, NO_UNIT, NO_WARMING, Subject, findings_of, keep, profile_of};
 use super::output::Output;
 use crate::bench::{Look, foreground, is_busy};
 use crate::device::traffic;
@@ -143,12 +143,16 @@ fn save(args: &ProbeArgs, subject: &Subject, found: &Found, report: &mut ProbeRe
     if matches!(found.end, End::Stopped | End::Unreadable) || found.reads == 0 {
         return Ok(());
     }
+    if report.unit.bytes.is_none() {
+        report.notes.push(NO_UNIT.into());
+        return Ok(());
+    }
     let identity = subject.device.recognised(&subject.root, report.volume.take().unwrap_or_default());
     let mut findings = findings_of(&identity, "probe");
     report.volume = Some(identity);
     findings.unit = report.unit.bytes.map(|bytes| Unit { bytes, confidence: report.unit.confidence });
     (findings.cold_us, findings.warm_us) = (report.cold_latency_us.p50, report.warm_latency_us.p50);
-    report.notes.push(match keep(&args.known.findings, &findings)? {
+    report.notes.push(match keep(&args.known.findings, findings)? {
         Ok(path) => format!("kept for `warm`: {path}"),
         Err(why) => why,
     });

@@ -23,6 +23,12 @@ pub struct Evidence {
     pub cold: bool,
     /// Units that were read for the first time, one at a time.
     pub units: u64,
+    /// Cold reads that `cold_latency_us` is of.
+    pub cold_units: u64,
+    /// Reads of all this that failed: they are in no latency.
+    pub errors: u64,
+    /// Those of them that did not end in ten seconds, and were not waited for.
+    pub stalled: u64,
     /// Median of the cold ones of these over that of repeated reads.
     pub ratio: f64,
     /// Units that are warm by looking at them before.
@@ -137,8 +143,10 @@ pub struct SweepReport {
     pub mode: String,
     /// By depth.
     pub points: Vec<SweepPoint>,
-    /// The smallest depth that is as good as the best.
+    /// The smallest depth that is as good as the best, as far as was measured.
     pub knee: Option<u32>,
+    /// Whether it was measured far enough to say so of all depths: until more in flight brought nothing.
+    pub knee_certain: bool,
 }
 
 /// What to give to `warm` on such a volume.
@@ -150,6 +158,9 @@ pub struct Recommended {
     pub hydrated_bytes_per_s: f64,
     /// Why, with what was measured.
     pub reason: String,
+    /// Whether both modes were measured, and enough was looked at again of what was only touched: no other is kept for
+    /// `warm`.
+    pub compared: bool,
 }
 
 /// What `bench` measured.
@@ -182,7 +193,8 @@ pub struct BenchReport {
     pub cold_latency_us: LatencyUs,
     pub cold_quantiles: Quantiles,
     pub cold_bins: Bins,
-    /// Between these its 99th percentile lies, with 95 % confidence.
+    /// Between these its 99th percentile lies, with 95 % confidence; the second is 0 where it is not known, since fewer
+    /// than 368 reads say nothing of that.
     pub cold_p99_us: (u64, u64),
     /// Repeated reads.
     pub warm_latency_us: LatencyUs,
@@ -211,15 +223,18 @@ impl BenchReport {
         let (cold, share) = (&self.cold_latency_us, &self.evidence.cold_share);
         let _ = writeln!(
             out,
-            "{}: {} to {} is cold; {} first reads took {} at the median, p99 {} ({} to {}); repeated ones {}",
+            "{}: {} to {} is cold; {} cold first reads took {} at the median, p99 {}{}; repeated ones {}",
             self.device,
             percent(share.low),
             percent(share.high),
-            self.evidence.units,
+            self.evidence.cold_units,
             us(cold.p50),
             us(cold.p99),
-            us(self.cold_p99_us.0),
-            us(self.cold_p99_us.1),
+            match self.cold_p99_us {
+                (0, _) => String::new(),
+                (low, 0) => format!(" (at least {})", us(low)),
+                (low, high) => format!(" ({} to {})", us(low), us(high)),
+            },
             us(self.warm_latency_us.p50),
         );
         self.storage.line(&mut out);
@@ -323,7 +338,11 @@ impl SweepReport {
             .points
             .iter()
             .map(|point| {
-                let knee = if self.knee == Some(point.depth) { " (knee)" } else { "" };
+                let knee = match self.knee == Some(point.depth) {
+                    true if self.knee_certain => " (knee)",
+                    true => " (knee so far)",
+                    false => "",
+                };
                 format!("{} {}{knee}", point.depth, mb_per_s(point.hydrated_bytes_per_s))
             })
             .collect();

@@ -125,6 +125,10 @@ fn measured(out: &mut String, report: &BenchReport) {
         if let Some(error) = &method.error {
             let _ = writeln!(out, "{}: {}\n", text(&method.name), text(error));
         }
+        if method.errors > 0 {
+            let (name, errors, stalled) = (text(&method.name), method.errors, method.stalled);
+            let _ = writeln!(out, "{name}: {errors} reads failed, {stalled} of them stalled\n");
+        }
     }
     for sweep in report.sweeps.iter().filter(|sweep| !sweep.points.is_empty()) {
         depths(out, sweep);
@@ -152,7 +156,11 @@ fn depths(out: &mut String, sweep: &SweepReport) {
     let most = sweep.points.iter().map(|point| point.hydrated_bytes_per_s).fold(0.0, f64::max);
     let rows = sweep.points.iter().map(|point| {
         let rate = point.hydrated_bytes_per_s;
-        let knee = if sweep.knee == Some(point.depth) { "**knee**" } else { "" };
+        let knee = match sweep.knee == Some(point.depth) {
+            true if sweep.knee_certain => "**knee**",
+            true => "knee so far",
+            false => "",
+        };
         vec![point.depth.to_string(), mb_per_s(rate), bar(rate, most), knee.into()]
     });
     table(out, &["depth", "hydrates", "", ""], rows);

@@ -4,7 +4,7 @@
 #![cfg(feature = "lab")]
 
 use crate::profile::mbr;
-use crate::support::{ColdLoop, read_direct, require_root};
+use crate::support::{BIN, ColdLoop, read_direct, require_root};
 use crate::warm::{UNIT, Volume, number, read_report, run, seconds, start};
 use ebs_prewarm::findings;
 use ebs_prewarm::volume::Identity;
@@ -23,6 +23,22 @@ const FIRST_READ: &str = "first_read=60ms";
 /// Of so many tiles beside the first, which stays out.
 fn volume_of(tiles: u64, model: &str, sets: &[&str]) -> Volume {
     Volume::new((tiles + 1) * TILE_UNITS, model, sets)
+}
+
+/// One that is recognised by its partition table, 0xabcd1234.
+fn recognised(tiles: u64, model: &str, sets: &[&str]) -> Volume {
+    let make = |path: &Path| {
+        fs::write(path, mbr(0xabcd_1234, 2048, 1_000_000)).unwrap();
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_len((tiles + 1) * TILE_UNITS * UNIT).unwrap();
+    };
+    Volume { cold: ColdLoop::made(make, model, sets) }
+}
+
+/// What is kept of a volume.
+fn known(volume: &Volume, report: &Value) -> findings::Findings {
+    let identity: Identity = serde_json::from_value(report["volume"].clone()).unwrap();
+    findings::load(Path::new(&volume.path("findings")), &identity).unwrap().unwrap()
 }
 
 fn bench(volume: &Volume, args: &str) -> Command {
@@ -111,7 +127,7 @@ fn a_sweep_finds_its_knee_and_all_latencies_are_logged() {
     let volume = volume_of(160, "io2", &[FIRST_READ, "fetches=16", "sigma=0.2"]);
     let log = volume.path("all.hlog");
     let text = run(bench(&volume, &format!("--methods touch --histograms {log}"))).ok();
-    for said in ["recommended: --mode touch --unit 512KiB --depth", "(knee)", "touch by depth: 1 "] {
+    for said in ["recommended: --mode touch --unit 512KiB --depth", "(knee", "touch by depth: 1 "] {
         assert!(text.contains(said), "{said}: {text}");
     }
     let report = report(&volume);
@@ -168,26 +184,34 @@ fn a_profile_is_measured_and_what_was_found_is_kept_for_this_volume() {
     if !require_root() {
         return;
     }
-    let make = |path: &Path| {
-        fs::write(path, mbr(0xabcd_1234, 2048, 1_000_000)).unwrap();
-        fs::File::options().write(true).open(path).unwrap().set_len(65 * TILE_UNITS * UNIT).unwrap();
-    };
-    let volume = Volume { cold: ColdLoop::made(make, "io2", &[FIRST_READ, "sigma=0.1"]) };
+    let volume = recognised(64, "io2", &[FIRST_READ, "sigma=0.1"]);
     let units: Vec<u64> = (0..100).map(|number| 300 + 3 * number).collect();
     let profile = volume.profile_of_units(units.iter().copied());
-    run(bench(&volume, &format!("--methods touch@32 --profile {profile}"))).ok();
+    run(bench(&volume, &format!("--methods touch@32,full@32 --profile {profile}"))).ok();
     let report = report(&volume);
     let found = method(&report, "profile");
     assert_eq!((number(found, "/units"), number(found, "/bytes_read")), (100, 100 * 4096), "{found:#}");
     assert!(number(found, "/latency_us/p50") >= 30_000, "nobody else had read them: {found:#}");
     let hydrated = volume.hydrated();
     assert!(units.iter().all(|unit| hydrated.contains(unit)));
-    let identity: Identity = serde_json::from_value(report["volume"].clone()).unwrap();
-    let known = findings::load(Path::new(&volume.path("findings")), &identity).unwrap().unwrap();
-    let best = known.best.clone().unwrap();
-    assert_eq!((known.unit_bytes(), best.mode.as_str(), best.depth), (Some(UNIT), "touch", 32));
-    assert_eq!(known.measured_by, "bench");
+    let first = known(&volume, &report);
+    let best = first.best.clone().unwrap();
+    assert_eq!((first.unit_bytes(), best.mode.as_str(), best.depth), (Some(UNIT), "touch", 32));
+    assert_eq!(first.measured_by, "bench");
     assert!(report["saved_as"].as_str().unwrap().ends_with("abcd1234.json"), "{report:#}");
+    // Who measures one mode alone knows the unit, and not which mode is best: that stays, and it is said.
+    volume.reset();
+    let text = run(bench(&volume, "--methods full@32 --seed 2")).ok();
+    assert!(
+        text.contains("touching was not measured") && text.contains("mode and depth are not kept"),
+        "{text}"
+    );
+    assert_eq!(known(&volume, &self::report(&volume)).best, first.best);
+    fs::remove_dir_all(volume.path("findings")).unwrap();
+    volume.reset();
+    run(bench(&volume, "--methods full@32 --seed 3")).ok();
+    let alone = known(&volume, &self::report(&volume));
+    assert_eq!((alone.unit_bytes(), alone.best), (Some(UNIT), None));
     run(bench(&volume, "--methods touch@32,profile")).exits(2, &["none is given", "--profile FILE"]);
 }
 
@@ -250,6 +274,11 @@ fn a_bench_that_cannot_be_done_reads_nothing_and_says_why() {
     let mut nowhere = volume.verb("bench", "--report /none/report.json");
     nowhere.env("LC_ALL", "C");
     run(nowhere).exits(1, &["/none/report.json", "make the directory first"]);
+    // The disk of / is nobody's to warm by mistake.
+    let mut whose = Command::new(BIN);
+    whose.args(["bench", "--device", "auto", "--report", &volume.path("auto.json")]);
+    run(whose).exits(2, &["failed to measure device `auto`", "help: name the device"]);
+    assert_eq!(read_report(Path::new(&volume.path("auto.json")))["end"], "refused");
     let mut command = bench(&volume, "");
     command.args(["--histograms", "/none/all.hlog"]);
     run(command).exits(1, &["/none/all.hlog"]);
@@ -261,12 +290,15 @@ fn a_bench_that_is_stopped_keeps_what_it_has() {
     if !require_root() {
         return;
     }
-    let volume = volume_of(24, "scarce", &[]);
+    let volume = recognised(48, "scarce", &[]);
     let evidence = start(bench(&volume, "--methods dd,touch@64"));
-    volume.wait_for(3);
+    volume.wait_for(12);
     evidence.signal(libc::SIGINT);
-    evidence.end().exits(1, &["failed to measure all methods on", "stopped"]);
-    assert_eq!(report(&volume)["end"], "stopped");
+    let ran = evidence.end().exits(1, &["failed to measure all methods on", "stopped"]);
+    assert!(ran.out.contains("is cold; ") && ran.out.contains("it ended early: stopped"), "{}", ran.out);
+    let told = report(&volume);
+    assert_eq!((told["end"].as_str(), told["saved_as"].as_str()), (Some("stopped"), None));
+    assert!(told["notes"].to_string().contains("nothing is kept for `warm`"), "{told:#}");
     volume.reset();
     fs::remove_file(volume.path("report.json")).unwrap();
     let measuring = start(bench(&volume, "--methods dd,touch@64 --first-touches 8"));
@@ -281,6 +313,9 @@ fn a_bench_that_is_stopped_keeps_what_it_has() {
     let report = report(&volume);
     assert_eq!((report["end"].as_str(), &report["evidence"]["cold"]), (Some("stopped"), &Value::Bool(true)));
     assert!(!report["methods"].as_array().unwrap().is_empty(), "{report:#}");
+    // The unit is known for all that, and what is best is not.
+    let kept = known(&volume, &report);
+    assert_eq!((kept.unit_bytes(), kept.best), (Some(UNIT), None));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::support::{
     ColdFile, ColdLoop, ebs_fails, ext4_image, patterned_image, read_direct, require, require_root,
 };
 use crate::warm::{KIB, UNIT, Volume, number, run, seconds, start};
-use ebs_prewarm::findings;
+use ebs_prewarm::findings::{self, Best};
 use ebs_prewarm::volume::Identity;
 use serde_json::Value;
 use std::fs;
@@ -264,8 +264,22 @@ fn what_was_found_is_kept_for_this_volume_and_a_foreign_profile_is_refused() {
     let identity: Identity = serde_json::from_value(report["volume"].clone()).unwrap();
     assert_eq!(identity.table_uuid.as_deref(), Some("abcd1234"));
     let known = findings::load(Path::new(&folder), &identity).unwrap().unwrap();
-    assert_eq!((known.unit_bytes(), known.measured_by.as_str(), known.best), (Some(UNIT), "probe", None));
+    assert_eq!((known.unit_bytes(), known.measured_by.as_str(), &known.best), (Some(UNIT), "probe", &None));
     assert!(known.cold_us > 10 * known.warm_us && known.measured_unix_s > 1_600_000_000);
+    // What `bench` found best outlives a probe that finds the same unit, and all of it one that finds none.
+    let (mut measured, reason) = (known, "measured".into());
+    measured.best = Some(Best { mode: "full".into(), depth: 16, hydrated_bytes_per_s: 1e8, reason });
+    (measured.measured_by, measured.cold_us) = ("bench".into(), 1);
+    let path = findings::save(Path::new(&folder), &measured).unwrap().unwrap();
+    volume.reset();
+    probe(&volume, &format!("--save --findings {folder} --seed 2"));
+    let known = findings::load(Path::new(&folder), &identity).unwrap().unwrap();
+    assert_eq!((known.unit_bytes(), &known.best), (Some(UNIT), &measured.best));
+    assert!(known.measured_by == "bench" && known.cold_us > 1, "{known:?}");
+    let kept = fs::read(&path).unwrap();
+    let report = probe(&volume, &format!("--save --findings {folder} --reads 20"));
+    assert!(report["notes"].to_string().contains("nothing is kept for `warm`"), "{report:#}");
+    assert_eq!(fs::read(&path).unwrap(), kept);
     let bare = volume_of(8 * GIB, "io2", &[]);
     let report = probe(&bare, &format!("--save --findings {folder}"));
     assert!(report["notes"].to_string().contains("not kept"), "{report:#}");

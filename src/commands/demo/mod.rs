@@ -43,6 +43,8 @@ struct Findings {
     /// Units recorded, and units that the volume hydrated meanwhile.
     units_recorded: u64,
     units_hydrated: u64,
+    /// Size of such a unit: that of the model.
+    unit_bytes: u64,
     profile_bytes: u64,
     /// Seconds of the workload.
     cold_s: f64,
@@ -77,8 +79,9 @@ impl Findings {
         let _ = writeln!(out, "\nworkload on a cold {} volume", self.model);
         let _ = writeln!(
             out,
-            "  recorded {} units of 512 KiB; the volume hydrated {}; compiled profile {}",
+            "  recorded {} units of {}; the volume hydrated {}; compiled profile {}",
             self.units_recorded,
+            human_bytes(self.unit_bytes),
             self.units_hydrated,
             human_bytes(self.profile_bytes),
         );

@@ -5,7 +5,7 @@ use crate::cold::Model;
 use crate::commands::output::tell;
 use crate::error::{Context, Error, Result};
 use crate::lab::{LoopDevice, LoopOptions, Mount, Options};
-use crate::units::as_s;
+use crate::units::{ByteSize, as_s};
 use crate::{process, record};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -246,7 +246,10 @@ pub fn run(model: Model) -> Result<Findings> {
     stage.ours(&["profile", "compile", "-o", &compiled, &profile])?;
 
     stage.reset()?;
-    let warm = ["warm", "--profile", &compiled, "--device", stage.device_text(), "--report", &report];
+    // As a user says who has measured it: the bound is that of units of the model.
+    let unit = ByteSize(model.unit_bytes).to_string();
+    let mut warm = vec!["warm", "--profile", &compiled, "--device", stage.device_text(), "--report", &report];
+    warm.extend(["--unit", &unit]);
     stage.ours(&warm)?;
     let warmed = read_report(&place.at("warm.json"))?;
     let warmed_s = stage.workload("warmed")?;
@@ -265,6 +268,7 @@ pub fn run(model: Model) -> Result<Findings> {
         missing: Vec::new(),
         units_recorded: units,
         units_hydrated,
+        unit_bytes: model.unit_bytes,
         profile_bytes,
         cold_s,
         warmed_s,

@@ -72,6 +72,7 @@ pub fn run(model: Model, missing: Vec<String>) -> Result<Findings> {
         missing,
         units_recorded: units,
         units_hydrated: cold.volume().counters().hydrated,
+        unit_bytes: model.unit_bytes,
         profile_bytes: compiled::encode(&profile).len() as u64,
         cold_s: as_s(cold_ns),
         warmed_s: as_s(warmed.elapsed_ns()),

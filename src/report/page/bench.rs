@@ -162,13 +162,16 @@ pub fn evidence(report: &BenchReport) -> Vec<String> {
         all.push(format!("Reads that took longer than {} were cold; the latencies part there.", us(cut)));
     }
     if evidence.ratio > 0.0 {
+        let p99 = match p99 {
+            (low, 0) => format!("is {} at the least; so few reads do not tell what at the most", us(low)),
+            (low, high) => format!("lies between {} and {}", us(low), us(high)),
+        };
         all.push(format!(
-            "{} units were read for the first time, one at a time: {:.0} times as long as a repeated read; the 99th \
-             percentile lies between {} and {}.",
+            "{} units were read for the first time, one at a time; the {} cold ones of them took {:.0} times as long as \
+             a repeated read; their 99th percentile {p99}.",
             count(evidence.units),
-            evidence.ratio,
-            us(p99.0),
-            us(p99.1)
+            count(evidence.cold_units),
+            evidence.ratio
         ));
     }
     match (report.unit.bytes, &report.why) {
@@ -282,7 +285,7 @@ fn latencies(html: &mut Html, report: &BenchReport) {
         return;
     }
     parts::section(html, "latencies", "How long a read takes", |html| {
-        html.leaf("p", &[("class", "soft")], "One read at a time; each decade is as wide as the next.");
+        html.leaf("p", &[("class", "soft")], "First reads one at a time, repeated ones with up to three others in flight; each decade is as wide as the next.");
         latency::draw(html, &rows);
     });
 }
@@ -300,7 +303,11 @@ fn sweeps(html: &mut Html, report: &BenchReport) {
                 Some(knee) => {
                     let at = sweep.points.iter().find(|point| point.depth == knee);
                     let rate = at.map_or(0.0, |point| point.hydrated_bytes_per_s);
-                    format!("knee at {knee}, {}: the smallest depth as good as the best", mb_per_s(rate))
+                    let is = match sweep.knee_certain {
+                        true => "the smallest depth as good as the best",
+                        false => "as far as was measured, which is not far enough to be certain",
+                    };
+                    format!("knee at {knee}, {}: {is}", mb_per_s(rate))
                 }
                 None => "no knee was found".into(),
             };

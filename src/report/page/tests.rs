@@ -1,6 +1,7 @@
 //! Whole pages, as text. What a browser makes of them is tested with one (`tests/it/page.rs`).
 
 use super::*;
+use crate::report::markdown::bench_markdown;
 use crate::report::{
     BenchReport, Bins, Cells, Evidence, LatencyUs, MethodReport, Recommended, StageReport, SweepPoint,
     SweepReport, Totals, Unreadable, VolumeMap, WarmReport, histogram_us,
@@ -75,6 +76,7 @@ fn bench() -> BenchReport {
             mode: "touch".into(),
             points: [1, 2, 4].map(point).to_vec(),
             knee: Some(4),
+            knee_certain: true,
         }],
         recommended: Some(Recommended { mode: "touch".into(), depth: 4, ..Recommended::default() }),
         evidence: Evidence { units: 1000, cold: true, map: vec![(64, 8)], ..Evidence::default() },
@@ -123,6 +125,52 @@ fn every_part_of_a_bench_is_drawn() {
         assert!(page.contains(part), "{part}");
     }
     assert!(page.contains("$540") && page.contains("$1.84"), "512 GiB at $0.0036 a GiB");
+}
+
+#[test]
+fn a_knee_that_is_not_certain_is_not_called_the_smallest_depth() {
+    let mut bench = bench();
+    let told = |bench: &BenchReport| [bench_page(bench), bench_markdown(bench), bench.text()];
+    let smallest = "the smallest depth as good as the best";
+    let [page, markdown, text] = told(&bench);
+    assert!(page.contains(smallest) && markdown.contains("**knee**") && text.contains("(knee)"));
+    bench.sweeps[0].knee_certain = false;
+    let [page, markdown, text] = told(&bench);
+    assert!(page.contains("not far enough to be certain") && !page.contains(smallest));
+    assert!(markdown.contains("| knee so far |") && text.contains("(knee so far)"), "{markdown}{text}");
+}
+
+#[test]
+fn reads_that_failed_are_told_in_every_form() {
+    let mut bench = bench();
+    (bench.methods[1].errors, bench.methods[1].stalled) = (3, 2);
+    for told in [bench_page(&bench), bench_markdown(&bench), bench.text()] {
+        assert!(told.contains("dd: 3 reads failed, 2 of them stalled"), "{told}");
+    }
+}
+
+#[test]
+fn of_first_reads_no_more_is_told_than_is_known() {
+    let mut bench = bench();
+    (bench.evidence.ratio, bench.evidence.cold_units) = (50.0, 400);
+    bench.cold_p99_us = (90_000, 120_000);
+    let told = |bench: &BenchReport| [bench_page(bench), bench_markdown(bench), bench.text()];
+    let [page, markdown, text] = told(&bench);
+    assert!(
+        page.contains("the 400 cold ones of them") && text.contains("; 400 cold first reads took "),
+        "{text}"
+    );
+    assert!(page.contains("percentile lies between") && markdown.contains("percentile lies between"));
+    assert!(text.contains("(90.0 ms to 120 ms)"), "{text}");
+    assert!(page.contains("First reads one at a time, repeated ones with up to three others in flight"));
+    // Of few reads the upper end is not known; where none was timed, neither is the lower.
+    bench.cold_p99_us = (90_000, 0);
+    let [page, markdown, text] = told(&bench);
+    assert!(page.contains("percentile is 90") && markdown.contains("at the least"), "{markdown}");
+    assert!(text.contains("p99 0.00 us (at least 90.0 ms); "), "{text}");
+    bench.cold_p99_us = (0, 0);
+    let line = bench.text().lines().next().unwrap().to_string();
+    assert!(!line.contains('(') && line.contains("p99 "), "{line}");
 }
 
 #[test]
