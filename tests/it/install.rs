@@ -150,6 +150,26 @@ fn the_package_has_what_the_script_installs() {
 }
 
 #[test]
+fn the_unit_of_the_initramfs_is_known_in_the_system_and_starts_nothing_there() {
+    const UNIT: &str = "ebs-prewarm-initramfs.service";
+    let temporary = tempfile::tempdir().unwrap();
+    install(temporary.path());
+    let text = |path: &str| fs::read_to_string(temporary.path().join(path).join(UNIT)).unwrap();
+    let unit = text("usr/lib/systemd/system");
+    assert_eq!(unit, text("usr/lib/dracut/modules.d/90ebs-prewarm"));
+    for line in
+        ["IgnoreOnIsolate=yes", "ConditionPathExists=/etc/initrd-release", "Conflicts=shutdown.target"]
+    {
+        assert!(unit.lines().any(|other| other == line), "{line}");
+    }
+    assert!(!unit.contains("[Install]"));
+    let packages = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    let lists =
+        packages.lines().filter(|line| line.contains(UNIT) && line.contains("usr/lib/systemd/system/"));
+    assert_eq!(lists.count(), 2, "the Debian package and the RPM");
+}
+
+#[test]
 fn bash_completes_verbs_options_and_values() {
     let temporary = tempfile::tempdir().unwrap();
     let completions = temporary.path().join("ebs-prewarm");
