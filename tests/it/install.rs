@@ -170,6 +170,16 @@ fn the_unit_of_the_initramfs_is_known_in_the_system_and_starts_nothing_there() {
 }
 
 #[test]
+fn no_unit_of_the_initramfs_waits_for_systemd_to_stop_another() {
+    for path in leaves(&repository().join("scripts/dracut/90ebs-prewarm")) {
+        let text = fs::read_to_string(repository().join("scripts/dracut/90ebs-prewarm").join(&path)).unwrap();
+        for line in text.lines().filter(|line| line.starts_with("Exec") && line.contains("systemctl ")) {
+            assert!(line.contains("systemctl --no-block "), "{path}: {line}");
+        }
+    }
+}
+
+#[test]
 fn bash_completes_verbs_options_and_values() {
     let temporary = tempfile::tempdir().unwrap();
     let completions = temporary.path().join("ebs-prewarm");
