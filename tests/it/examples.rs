@@ -32,7 +32,8 @@ fn the_commands_of_the_units_are_ones_that_this_program_takes() {
         let commands: Vec<&str> = text
             .lines()
             .filter_map(|line| line.split_once("/usr/sbin/ebs-prewarm "))
-            .map(|(_, args)| args)
+            // Where a shell decides whether to run it, that goes on after it.
+            .map(|(_, args)| args.split(';').next().unwrap())
             .collect();
         assert_eq!(commands.len(), 1, "{path}");
         // What follows is not known: it parses all before.
@@ -42,22 +43,39 @@ fn the_commands_of_the_units_are_ones_that_this_program_takes() {
     }
 }
 
-/// Runs `untaint` with stand-ins: the daemon's verb ends with a code, `kubectl` says something and ends with another.
-fn untaint(dir: &Path, wait: i32, kubectl: i32, says: &str) -> (Output, String) {
-    let stand_in = |name: &str, text: &str| {
-        let path = dir.join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    };
+/// Puts a stand-in for a program into a folder: a script.
+fn stand_in(dir: &Path, name: &str, text: &str) {
+    let path = dir.join(name);
+    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Runs a command that finds the stand-ins first; what they wrote into `log` there is the second.
+fn with_stand_ins(dir: &Path, command: &mut Command) -> (Output, String) {
     let log = dir.join("log");
-    let _ = fs::remove_file(&log);
-    stand_in("ebs-prewarm", &format!("echo ebs-prewarm \"$@\" >>{}; exit {wait}", log.display()));
-    stand_in("kubectl", &format!("echo kubectl \"$@\" >>{}; echo '{says}'; exit {kubectl}", log.display()));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kubernetes/untaint");
+    fs::write(&log, "").unwrap();
     let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
-    let done = output(Command::new(script).env("PATH", path).env("EBS_PREWARM_NODE", "n1"));
+    let done = output(command.env("PATH", path).env("LOG", &log));
     (done, fs::read_to_string(&log).unwrap())
 }
+
+/// What `systemctl is-active` says and ends with.
+fn unit_is(dir: &Path, state: &str) {
+    stand_in(dir, "systemctl", &format!("echo {state}; [ {state} = active ] || exit 3"));
+}
+
+/// Runs `untaint` with stand-ins: the daemon's verb ends with a code, `kubectl` says something and ends with another.
+fn untaint(dir: &Path, state: &str, wait: i32, kubectl: i32, says: &str) -> (Output, String) {
+    unit_is(dir, state);
+    stand_in(dir, "ebs-prewarm", &format!("echo ebs-prewarm \"$@\" >>$LOG; exit {wait}"));
+    stand_in(dir, "kubectl", &format!("echo kubectl \"$@\" >>$LOG; echo '{says}'; exit {kubectl}"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/kubernetes/untaint");
+    with_stand_ins(dir, Command::new(script).env("EBS_PREWARM_NODE", "n1"))
+}
+
+const WAITS: &str = "ebs-prewarm wait --stage ready --timeout 10min\n";
+const UNTAINTS: &str =
+    "kubectl --kubeconfig /etc/ebs-prewarm/untaint.kubeconfig taint node n1 ebs-prewarm/cold-\n";
 
 #[test]
 fn the_taint_is_taken_away_when_the_node_is_warm_or_will_not_be() {
@@ -71,14 +89,26 @@ fn the_taint_is_taken_away_when_the_node_is_warm_or_will_not_be() {
         (0, 1, "Error from server (NotFound): nodes \"n1\" not found", 1),
         (0, 1, "Unable to connect to the server", 1),
     ] {
-        let (done, log) = untaint(dir.path(), wait, kubectl, says);
+        let (done, log) = untaint(dir.path(), "active", wait, kubectl, says);
         assert_eq!(done.status.code(), Some(code), "{says}: {}", shown(&done));
-        assert_eq!(
-            log,
-            "ebs-prewarm wait --stage ready --timeout 10min\n\
-             kubectl --kubeconfig /etc/ebs-prewarm/untaint.kubeconfig taint node n1 ebs-prewarm/cold-\n"
-        );
+        assert_eq!(log, format!("{WAITS}{UNTAINTS}"));
     }
-    let (done, log) = untaint(dir.path(), 2, 0, "");
-    assert_eq!((done.status.code(), log.lines().count()), (Some(2), 1), "{}", shown(&done));
+    let (done, log) = untaint(dir.path(), "activating", 2, 0, "");
+    assert_eq!((done.status.code(), log.as_str()), (Some(2), WAITS), "{}", shown(&done));
+}
+
+#[test]
+fn nobody_waits_where_there_is_no_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let kubelet = example("kubernetes/kubelet-wait.conf");
+    let line = kubelet.lines().find_map(|line| line.strip_prefix("ExecStartPre=-/bin/sh -c '")).unwrap();
+    let line = line.trim_end_matches('\'').replace("$$", "$").replace("/usr/sbin/", "");
+    for (state, waits) in [("active", 1), ("activating", 1), ("inactive", 0), ("failed", 0)] {
+        let (done, log) = untaint(dir.path(), state, 0, 0, "node/n1 untainted");
+        assert_eq!(done.status.code(), Some(0), "{}", shown(&done));
+        assert_eq!(log, format!("{}{UNTAINTS}", WAITS.repeat(waits)), "{state}");
+        let (done, log) = with_stand_ins(dir.path(), Command::new("sh").args(["-c", &line]));
+        assert!(done.status.success() && done.stderr.is_empty(), "{state}: {}", shown(&done));
+        assert_eq!(log, "ebs-prewarm wait --stage ready --timeout 60s\n".repeat(waits), "{state}");
+    }
 }

@@ -169,6 +169,23 @@ fn the_unit_of_the_initramfs_is_known_in_the_system_and_starts_nothing_there() {
     assert_eq!(lists.count(), 2, "the Debian package and the RPM");
 }
 
+/// The conditions of a unit or drop-in, in its order.
+fn conditions(path: &str) -> Vec<String> {
+    let text = fs::read_to_string(repository().join("scripts/systemd").join(path)).unwrap();
+    text.lines().filter(|line| line.starts_with("Condition")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_daemon_starts_where_the_unit_does_and_where_the_initramfs_warms() {
+    let drop_in = conditions("ebs-prewarm.service.d/daemon.conf");
+    let (first, stated) = drop_in.split_first().unwrap();
+    // An empty one takes back all that are stated before it.
+    assert!(first.ends_with('='), "{first}");
+    let unit =
+        conditions("ebs-prewarm.service").into_iter().filter(|line| !line.ends_with("!/run/ebs-prewarm"));
+    assert_eq!(stated, unit.collect::<Vec<_>>());
+}
+
 #[test]
 fn no_unit_of_the_initramfs_waits_for_systemd_to_stop_another() {
     for path in leaves(&repository().join("scripts/dracut/90ebs-prewarm")) {
