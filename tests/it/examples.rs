@@ -18,8 +18,14 @@ fn the_cluster_roles_parse_and_name_each_other() {
         .map(|document| serde_yaml::Value::deserialize(document).unwrap())
         .collect();
     let kinds: Vec<_> = documents.iter().map(|document| document["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["ServiceAccount", "ClusterRole", "ClusterRoleBinding"]);
-    let [account, role, binding] = documents.as_slice() else { panic!() };
+    assert_eq!(kinds, ["ServiceAccount", "Secret", "ClusterRole", "ClusterRoleBinding"]);
+    let [account, token, role, binding] = documents.as_slice() else { panic!() };
+    assert_eq!(token["type"], "kubernetes.io/service-account-token");
+    assert_eq!(
+        token["metadata"]["annotations"]["kubernetes.io/service-account.name"],
+        account["metadata"]["name"]
+    );
+    assert_eq!(token["metadata"]["namespace"], account["metadata"]["namespace"]);
     assert_eq!(binding["roleRef"]["name"], role["metadata"]["name"]);
     assert_eq!(binding["subjects"][0]["name"], account["metadata"]["name"]);
     assert_eq!(binding["subjects"][0]["namespace"], account["metadata"]["namespace"]);
