@@ -118,3 +118,20 @@ fn nobody_waits_where_there_is_no_daemon() {
         assert_eq!(log, "ebs-prewarm wait --stage ready --timeout 60s\n".repeat(waits), "{state}");
     }
 }
+
+#[test]
+fn the_recorder_of_a_boot_by_user_data_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    stand_in(dir.path(), "systemd-run", "printf '%s\\n' \"$@\" >>$LOG");
+    let text: serde_yaml::Value = serde_yaml::from_str(&example("packer/cloud-init-record.yaml")).unwrap();
+    let line = text["bootcmd"][1].as_str().unwrap().replace("/var/lib/ebs-prewarm/", "/none/");
+    let (done, log) = with_stand_ins(dir.path(), Command::new("sh").args(["-c", &line]));
+    assert!(done.status.success(), "{}", shown(&done));
+    let (of_systemd, ours) = log.split_once("/usr/sbin/ebs-prewarm\n").unwrap();
+    // bootcmd runs before sysinit.target, after which units start that have the default dependencies.
+    for word in ["--no-block", "--property=DefaultDependencies=no"] {
+        assert!(of_systemd.lines().any(|other| other == word), "{word}: {of_systemd}");
+    }
+    let done = output(Command::new(BIN).args(ours.lines()).arg("--no-such-option"));
+    assert!(String::from_utf8_lossy(&done.stderr).contains("'--no-such-option'"), "{}", shown(&done));
+}
