@@ -3,6 +3,7 @@
 use crate::support::{BIN, ebs, output, require, run, shown};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -193,6 +194,25 @@ fn no_unit_of_the_initramfs_waits_for_systemd_to_stop_another() {
         for line in text.lines().filter(|line| line.starts_with("Exec") && line.contains("systemctl ")) {
             assert!(line.contains("systemctl --no-block "), "{path}: {line}");
         }
+    }
+}
+
+#[test]
+fn a_shell_that_reads_the_script_for_the_boots_ring_goes_on_as_it_was() {
+    let temporary = tempfile::tempdir().unwrap();
+    // Nothing is switched on here: these fail.
+    for name in ["mkdir", "mount"] {
+        let path = temporary.path().join(name);
+        fs::write(&path, "#!/bin/sh\nexit 1\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", temporary.path().display(), std::env::var("PATH").unwrap());
+    for options in ["+e", "-e"] {
+        let asked = format!("set {options}\n. scripts/boot-ring.sh\necho \"$-, $not_set${{tracefs-}}\"");
+        let mut shell = Command::new("sh");
+        let done = output(shell.args(["-c", &asked]).current_dir(repository()).env("PATH", &path));
+        let before = run(Command::new("sh").args(["-c", &format!("set {options}\necho \"$-, \"")]));
+        assert_eq!(String::from_utf8_lossy(&done.stdout), before, "{}", shown(&done));
     }
 }
 
