@@ -3,7 +3,7 @@
 use crate::support::{BIN, ebs, output, require, run, shown};
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -62,6 +62,11 @@ fn what_is_installed_is_there_once_and_gone_after_uninstalling() {
         assert!(named, "{path} is not in what it said:\n{said}");
     }
     assert_eq!(run(Command::new(root.join("usr/sbin/ebs-prewarm")).arg("--version")), ebs(["--version"]));
+    // As an administrator enables it.
+    let wants = root.join("etc/systemd/system/multi-user.target.wants");
+    fs::create_dir_all(&wants).unwrap();
+    symlink("/usr/lib/systemd/system/ebs-prewarm-rest.service", wants.join("ebs-prewarm-rest.service"))
+        .unwrap();
     run(&mut script("uninstall.sh", root));
     let left: Vec<String> = leaves(root).into_iter().filter(|path| path.contains("ebs-prewarm")).collect();
     assert!(left.is_empty(), "left behind: {left:?}");
