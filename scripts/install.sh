@@ -99,6 +99,8 @@ for kind in $kinds; do
         for unit in "$here"/dracut/90ebs-prewarm/*.service; do
             put 644 "$unit" "$DRACUT/$(basename "$unit")"
         done
+        # For systemd to know it after the change of root; the module keeps its own, being copied alone into images.
+        put 644 "$here/dracut/90ebs-prewarm/ebs-prewarm-initramfs.service" "$UNITS/ebs-prewarm-initramfs.service"
         ;;
     esac
 done

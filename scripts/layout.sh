@@ -14,6 +14,8 @@ COMPLETIONS_FISH=usr/share/fish/vendor_completions.d/ebs-prewarm.fish
 DOCUMENTS=usr/share/doc/ebs-prewarm
 # Enabled, since each says by itself when it has something to do.
 ENABLED="ebs-prewarm.service ebs-prewarm-record.service ebs-prewarm-effect.service"
+# By an administrator, if at all.
+ENABLED_BY_CHOICE="ebs-prewarm-rest.service"
 
 # fail MESSAGE HINT
 fail() {
@@ -64,10 +66,10 @@ enable_units() {
 }
 
 disable_units() {
-    echo "disable $ENABLED"
+    echo "disable $ENABLED $ENABLED_BY_CHOICE"
     [ -z "$2" ] || return 0
-    for unit in $ENABLED; do
-        rm -f "$1/etc/systemd/system/sysinit.target.wants/$unit"
+    for unit in $ENABLED $ENABLED_BY_CHOICE; do
+        rm -f "$1"/etc/systemd/system/*.wants/"$unit"
     done
 }
 

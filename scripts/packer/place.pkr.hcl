@@ -57,7 +57,7 @@ build {
       "sudo dpkg -i /tmp/${basename(var.package)} || sudo rpm -U /tmp/${basename(var.package)}",
       "chmod +x /tmp/provision/*",
       "disk=$(lsblk -dnpo NAME,TYPE | awk '$2 == \"disk\" {print $1}' | grep -v \"$(findmnt -no SOURCE / | sed 's/p*[0-9]*$//')\")",
-      "sudo /tmp/provision/place $disk /tmp/boot.bin",
+      "sudo /tmp/provision/place ${var.place_options} $disk /tmp/boot.bin",
     ]
   }
 }

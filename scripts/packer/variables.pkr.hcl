@@ -43,6 +43,12 @@ variable "root_device_name" {
   default     = "/dev/xvda"
 }
 
+variable "place_options" {
+  type        = string
+  description = "Second step: options of `place`, such as --no-initramfs for an image that boots without one."
+  default     = ""
+}
+
 variable "profile" {
   type        = string
   description = "Second step: the compiled profile of the candidate's reference boot."

@@ -3,6 +3,7 @@
 use crate::support::{BIN, ebs, output, require, run, shown};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -61,6 +62,11 @@ fn what_is_installed_is_there_once_and_gone_after_uninstalling() {
         assert!(named, "{path} is not in what it said:\n{said}");
     }
     assert_eq!(run(Command::new(root.join("usr/sbin/ebs-prewarm")).arg("--version")), ebs(["--version"]));
+    // As an administrator enables it.
+    let wants = root.join("etc/systemd/system/multi-user.target.wants");
+    fs::create_dir_all(&wants).unwrap();
+    symlink("/usr/lib/systemd/system/ebs-prewarm-rest.service", wants.join("ebs-prewarm-rest.service"))
+        .unwrap();
     run(&mut script("uninstall.sh", root));
     let left: Vec<String> = leaves(root).into_iter().filter(|path| path.contains("ebs-prewarm")).collect();
     assert!(left.is_empty(), "left behind: {left:?}");
@@ -147,6 +153,72 @@ fn the_package_has_what_the_script_installs() {
     };
     let installed: BTreeSet<String> = leaves(temporary.path()).into_iter().filter(own).collect();
     assert_eq!(installed, packaged().into_iter().filter(own).collect());
+}
+
+#[test]
+fn the_unit_of_the_initramfs_is_known_in_the_system_and_starts_nothing_there() {
+    const UNIT: &str = "ebs-prewarm-initramfs.service";
+    let temporary = tempfile::tempdir().unwrap();
+    install(temporary.path());
+    let text = |path: &str| fs::read_to_string(temporary.path().join(path).join(UNIT)).unwrap();
+    let unit = text("usr/lib/systemd/system");
+    assert_eq!(unit, text("usr/lib/dracut/modules.d/90ebs-prewarm"));
+    for line in
+        ["IgnoreOnIsolate=yes", "ConditionPathExists=/etc/initrd-release", "Conflicts=shutdown.target"]
+    {
+        assert!(unit.lines().any(|other| other == line), "{line}");
+    }
+    assert!(!unit.contains("[Install]"));
+    let packages = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    let lists =
+        packages.lines().filter(|line| line.contains(UNIT) && line.contains("usr/lib/systemd/system/"));
+    assert_eq!(lists.count(), 2, "the Debian package and the RPM");
+}
+
+/// The conditions of a unit or drop-in, in its order.
+fn conditions(path: &str) -> Vec<String> {
+    let text = fs::read_to_string(repository().join("scripts/systemd").join(path)).unwrap();
+    text.lines().filter(|line| line.starts_with("Condition")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_daemon_starts_where_the_unit_does_and_where_the_initramfs_warms() {
+    let drop_in = conditions("ebs-prewarm.service.d/daemon.conf");
+    let (first, stated) = drop_in.split_first().unwrap();
+    // An empty one takes back all that are stated before it.
+    assert!(first.ends_with('='), "{first}");
+    let unit =
+        conditions("ebs-prewarm.service").into_iter().filter(|line| !line.ends_with("!/run/ebs-prewarm"));
+    assert_eq!(stated, unit.collect::<Vec<_>>());
+}
+
+#[test]
+fn no_unit_of_the_initramfs_waits_for_systemd_to_stop_another() {
+    for path in leaves(&repository().join("scripts/dracut/90ebs-prewarm")) {
+        let text = fs::read_to_string(repository().join("scripts/dracut/90ebs-prewarm").join(&path)).unwrap();
+        for line in text.lines().filter(|line| line.starts_with("Exec") && line.contains("systemctl ")) {
+            assert!(line.contains("systemctl --no-block "), "{path}: {line}");
+        }
+    }
+}
+
+#[test]
+fn a_shell_that_reads_the_script_for_the_boots_ring_goes_on_as_it_was() {
+    let temporary = tempfile::tempdir().unwrap();
+    // Nothing is switched on here: these fail.
+    for name in ["mkdir", "mount"] {
+        let path = temporary.path().join(name);
+        fs::write(&path, "#!/bin/sh\nexit 1\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:{}", temporary.path().display(), std::env::var("PATH").unwrap());
+    for options in ["+e", "-e"] {
+        let asked = format!("set {options}\n. scripts/boot-ring.sh\necho \"$-, $not_set${{tracefs-}}\"");
+        let mut shell = Command::new("sh");
+        let done = output(shell.args(["-c", &asked]).current_dir(repository()).env("PATH", &path));
+        let before = run(Command::new("sh").args(["-c", &format!("set {options}\necho \"$-, \"")]));
+        assert_eq!(String::from_utf8_lossy(&done.stdout), before, "{}", shown(&done));
+    }
 }
 
 #[test]

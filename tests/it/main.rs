@@ -9,6 +9,7 @@ mod install;
 mod lab;
 mod lab_life;
 mod page;
+mod place;
 mod probe;
 mod profile;
 mod record;

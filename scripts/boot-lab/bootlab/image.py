@@ -37,7 +37,7 @@ KERNEL = "linux-image-cloud-amd64"
 PACKAGES = {"ext4": f"{COMMON},initramfs-tools,{KERNEL}", "xfs": f"{COMMON},dracut,linux-base,xfsprogs"}
 VARIANTS = tuple(PACKAGES)
 # Counted up when the code below makes another image of the same parts.
-RECIPE = 1
+RECIPE = 2
 # Made by the platform's image build; read in part by the agent.
 MODELS = [(f"model-{number}.bin", 32 << 20) for number in range(8)]
 # The tree that is copied to the second disk.
@@ -196,6 +196,9 @@ def lay(variant, root, binary, full):
     for script in (NODE / "bin").iterdir():
         shutil.copy(script, root / "usr/local/lib/node" / script.name)
     units = [*(NODE / "units").iterdir(), *(REPOSITORY / "scripts/systemd").glob("*.service")]
+    if variant == "xfs":
+        # The module's own goes into the initramfs; systemd looks for it in the system when the root has changed.
+        units.append(REPOSITORY / "scripts/dracut/90ebs-prewarm/ebs-prewarm-initramfs.service")
     for unit in units:
         shutil.copy(unit, root / "etc/systemd/system" / unit.name)
     # What the platform says of itself: from when on its node is ready.
