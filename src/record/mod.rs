@@ -384,7 +384,7 @@ impl Session {
             match times {
                 Ok(mut times) => {
                     times.unit_us = self.active_us.or(times.unit_us);
-                    self.header.stages = stages::marks(&times, self.header.from_us, self.header.until_us);
+                    self.header.stages = stages::marks(&times, self.header.until_us);
                 }
                 Err(error) => tracing::warn!("{}; all is of stage `ready`", error.full_text()),
             }

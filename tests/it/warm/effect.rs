@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::support::read_direct;
+use ebs_prewarm::recording::format;
 use std::path::PathBuf;
 
 /// The trace that is left on for a volume.
@@ -84,6 +85,9 @@ fn the_boots_own_reads_are_left_to_it_and_who_was_first_is_told() {
     let (profile, folded) = (volume.path("profile.bin"), volume.path("folded.yaml"));
     let out = ebs(["profile", "fold", "-o", &folded, &profile, &recording]);
     assert!(out.contains(": 3 units added"), "{out}");
+    // The stages are those of the boot from its start, long over though it is.
+    let stages = format::decode(&fs::read(&recording).unwrap()).unwrap().header.stages;
+    assert_eq!(stages[0].from_us, 0, "{stages:?}");
     let plan = |profile: &str| {
         let plan = run(volume.verb("plan", &format!("--json --profile {profile}"))).ok();
         serde_json::from_str::<Value>(&plan).unwrap()
