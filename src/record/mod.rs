@@ -225,7 +225,8 @@ pub fn watch_name(device: u32) -> String {
 
 /// Whether a process has left tracing on for a device.
 pub fn is_left_on(root: &Path, device: u32) -> bool {
-    tracefs::find(root).is_ok_and(|tracefs| tracefs::lasting_dir(&tracefs, &watch_name(device)).is_dir())
+    tracefs::find(root)
+        .is_ok_and(|tracefs| boot::is_traced(&tracefs::lasting_dir(&tracefs, &watch_name(device))))
 }
 
 /// The boot's ring where it is asked for, or else an instance of our own. A reference boot happens once: where its
@@ -247,9 +248,9 @@ fn open(root: &Path, tracefs: &Path, options: &Options) -> Result<Opened> {
         }
     }
     let (instance, lock, is_on) = if options.lasting {
-        let tracefs::Lasting { instance, lock, was_there } =
+        let tracefs::Lasting { instance, lock, is_on } =
             Instance::lasting(tracefs, &watch_name(options.device))?;
-        (instance, Some(lock), was_there)
+        (instance, Some(lock), is_on)
     } else {
         (Instance::create(root, tracefs)?, None, false)
     };
