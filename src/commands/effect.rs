@@ -72,6 +72,16 @@ pub fn run(args: EffectArgs, output: Output) -> Result<()> {
     }
     let signals = Signals::hold()?;
     let mut session = open(root, &args, disk.number.kernel(), &signals)?;
+    // Before anything is taken: a boot is traced but once.
+    let left = place.read().and_then(|left| check_boot(&left.1, session.boot_id()).map(|()| left));
+    let (mut warmed, first) = match left {
+        // Of a warming that was killed there is nothing to be had: the trace ends with the session.
+        Err(error) if !place.is_unfinished() => {
+            session.put_back();
+            return Err(error);
+        }
+        left => left?,
+    };
     let stops = Stops {
         // Without anything to wait for, what there is by now is all.
         after: args.after.or(args.until_unit.is_none().then_some(Duration::ZERO)),
@@ -83,8 +93,6 @@ pub fn run(args: EffectArgs, output: Output) -> Result<()> {
         tell(format_args!("{stopped}"));
     }
     let finished = session.finish()?;
-    let (mut warmed, first) = place.read()?;
-    check_boot(&first, &finished.recording)?;
     let mut boot = joined(&first, finished.recording);
     boot.header.device = disk.path.display().to_string();
     if let Some(path) = &args.recording {
@@ -114,8 +122,8 @@ fn open(root: &Path, args: &EffectArgs, device: u32, signals: &Signals) -> Resul
     }
 }
 
-fn check_boot(first: &Recording, second: &Recording) -> Result<()> {
-    if first.header.boot_id == second.header.boot_id {
+fn check_boot(first: &Recording, boot_id: &str) -> Result<()> {
+    if first.header.boot_id == boot_id {
         return Ok(());
     }
     Err(Error::failed("failed to join what was seen of this boot: what the warming left is of another boot")

@@ -78,8 +78,8 @@ pub struct Session {
     // Dropped in this order: an instance whose rings are open cannot be removed.
     rings: Rings,
     instance: Instance,
-    /// Of the boot's ring, which another recorder may want.
-    _lock: Option<File>,
+    /// Of the boot's ring, or of what is left for the next, which another recorder may want.
+    lock: Option<File>,
     intake: Intake,
     header: Header,
     root: PathBuf,
@@ -291,7 +291,7 @@ impl Session {
         let mut session = Session {
             rings,
             instance,
-            _lock: lock,
+            lock,
             intake,
             header,
             root: root.into(),
@@ -358,6 +358,18 @@ impl Session {
         }
     }
 
+    /// The boot that it records.
+    pub fn boot_id(&self) -> &str {
+        &self.header.boot_id
+    }
+
+    /// Leaves tracing on, and in the rings what is there, for whoever asks next: nothing may have been taken yet.
+    pub fn put_back(self) {
+        debug_assert_eq!(self.intake.log.events, 0, "what was taken is not in the rings any more");
+        drop(self.rings);
+        self.instance.leave();
+    }
+
     /// Takes what is there by now, and leaves tracing on for whoever goes on. What was lost is for that one to ask.
     pub fn leave(mut self) -> Result<Watched> {
         // Before it is the time of the end: what comes after is for the next.
@@ -368,7 +380,7 @@ impl Session {
         self.instance.leave();
         drained?;
         let (own, foreign) = (self.intake.own_requests, self.intake.foreign);
-        Ok(Watched { recording: self.intake.log.finish(self.header), own, foreign })
+        Ok(Watched { recording: self.intake.log.finish(self.header), own, foreign, lock: self.lock })
     }
 
     /// Switches tracing off, takes what is left, undoes what was set.

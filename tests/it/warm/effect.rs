@@ -61,6 +61,10 @@ fn the_boots_own_reads_are_left_to_it_and_who_was_first_is_told() {
     let (taken, reads) = (number(&report, "/totals/taken"), number(&report, "/totals/reads"));
     assert!(taken >= 1, "none was left to the boot: {report:#}");
     assert_eq!(taken + reads, 60, "{report:#}");
+    // Who looks in the wrong place takes nothing away.
+    let elsewhere = format!("--journal {}", volume.path("elsewhere"));
+    run(volume.verb("effect", &elsewhere)).exits(1, &["what a warming left", "--journal DIR"]);
+    assert!(is_traced(&volume));
     let (told, recording, metrics) =
         (volume.path("effect.json"), volume.path("boot.rec"), volume.path("m.prom"));
     let line =
