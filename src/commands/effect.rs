@@ -2,7 +2,7 @@
 
 use super::common::{check_form, first_error, parsed, write_report};
 use super::output::{Output, tell};
-use super::record::{find_disk, identity};
+use super::record::{find_disk, identity, parse_unit};
 use super::watch::{Place, share};
 use crate::effect;
 use crate::error::{Error, Result};
@@ -31,8 +31,8 @@ pub struct EffectArgs {
     /// The directory that was given to the warming
     #[arg(long, value_name = "DIR", default_value = "/run/ebs-prewarm")]
     pub journal: PathBuf,
-    /// Listen on until this systemd unit is active: then the boot is over
-    #[arg(long, value_name = "UNIT")]
+    /// Listen on until this systemd unit is active: then the boot is over; a name without a suffix is a service's
+    #[arg(long, value_name = "UNIT", value_parser = parse_unit)]
     pub until_unit: Option<String>,
     /// Listen no longer than this
     #[arg(long = "for", value_parser = parsed(parse_duration), value_name = "TIME")]
@@ -128,4 +128,22 @@ fn check_boot(first: &Recording, boot_id: &str) -> Result<()> {
     }
     Err(Error::failed("failed to join what was seen of this boot: what the warming left is of another boot")
         .hint("keep the journal below /run, which a reboot forgets"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::FromArgMatches;
+
+    #[test]
+    fn a_unit_is_named_as_for_record() {
+        let parse = |unit: &str| {
+            let command = EffectArgs::augment_args(clap::Command::new("effect"));
+            let matches = command.try_get_matches_from(["effect", "--until-unit", unit])?;
+            EffectArgs::from_arg_matches(&matches).map(|args| args.until_unit.unwrap())
+        };
+        assert_eq!(parse("ssh").unwrap(), "ssh.service");
+        assert_eq!(parse("multi-user.target").unwrap(), "multi-user.target");
+        assert!(parse("a/b.service").is_err());
+    }
 }
