@@ -95,13 +95,14 @@ pub fn run(args: EffectArgs, output: Output) -> Result<()> {
     let finished = session.finish()?;
     let mut boot = joined(&first, finished.recording);
     boot.header.device = disk.path.display().to_string();
+    warmed.boot = warmed.boot.plus(share(finished.foreign, process::machine_cpu_s(root).unwrap_or(0.0)));
+    let report = effect::of(&warmed, &boot);
     if let Some(path) = &args.recording {
+        effect::leave_out_ours(&mut boot);
         // Only for this: recognising the volume reads from it.
         boot.header.volume = Some(identity(root, &disk, &boot));
         write_atomically(path, &format::encode(&boot))?;
     }
-    warmed.boot = warmed.boot.plus(share(finished.foreign, process::machine_cpu_s(root).unwrap_or(0.0)));
-    let report = effect::of(&warmed, &boot);
     tracing::info!("{}", report.line());
     let written = args.report.as_deref().map_or(Ok(()), |path| write_report(path, &report));
     let metrics = args.metrics.as_deref();
