@@ -23,6 +23,12 @@ pub const MISSED_MAX: usize = 65_536;
 const POINTS_MAX: usize = 120;
 /// A request that the kernel's own threads send for somebody else.
 const ON_BEHALF: &str = "kworker";
+/// What this program is called, whatever follows.
+const PROGRAM: &str = "ebs-prewarm";
+/// What those of its threads are called that read: of the daemon or of one volume among several, of `bench` with tokio-uring;
+/// and, with a number, where there is no io_uring.
+const THREADS: [&str; 2] = ["warm", "tokio-uring"];
+const THREADS_NUMBERED: &str = "read-";
 
 /// A read of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +106,13 @@ struct Asked {
     latency_us: Option<u32>,
 }
 
+impl Asked {
+    /// When it was answered, where that was seen.
+    fn answered_us(&self) -> Option<u64> {
+        self.latency_us.map(|latency_us| self.at_us.saturating_add(latency_us.into()))
+    }
+}
+
 /// Who was first, for each unit of the plan; and what the plan lacks.
 pub fn of(warmed: &Warmed, boot: &Recording) -> EffectReport {
     let unit_sectors = (warmed.unit_bytes / SECTOR_BYTES).max(1);
@@ -125,7 +138,10 @@ pub fn of(warmed: &Warmed, boot: &Recording) -> EffectReport {
     let mut waits = Waits::default();
     let asked = asked(warmed, boot, &units, unit_sectors);
     for first in &asked.missed {
-        waits.suffered.push((first.at_us, first.at_us + u64::from(first.latency_us.unwrap_or(0))));
+        match first.answered_us() {
+            Some(answered_us) => waits.suffered.push((first.at_us, answered_us)),
+            None => waits.unseen += 1,
+        }
     }
     let took = warmed.reads.iter().filter_map(|read| read.at_us).map(|(submitted, ended)| ended - submitted);
     // What the warming's own reads waited for each other is not what a cold read costs.
@@ -150,7 +166,40 @@ pub fn of(warmed: &Warmed, boot: &Recording) -> EffectReport {
     if report.lost > 0 {
         report.notes.push(format!("{} events were lost: what they asked for is not known", report.lost));
     }
+    if asked.ours > 0 {
+        report.notes.push(format!(
+            "{} requests were those of another {PROGRAM}: but for the reads and bytes of the boot they are left out",
+            asked.ours
+        ));
+    }
+    if waits.unseen > 0 {
+        report.notes.push(format!(
+            "how long the boot waited for {} units was not seen: they count as no waiting, avoided or suffered",
+            waits.unseen
+        ));
+    }
     report
+}
+
+/// Whether a process is this program: its probing, its benchmark, its warming of the rest are nothing that a boot needs.
+fn is_this_program(process: &str) -> bool {
+    let number = process.strip_prefix(THREADS_NUMBERED).unwrap_or_default();
+    // The name that systemd leaves alone has this before it.
+    process.trim_start_matches('@').starts_with(PROGRAM)
+        || THREADS.contains(&process)
+        || (!number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
+/// Whether a touch is that of another process of this program.
+fn is_another_of_us(boot: &Recording, touch: &Touch) -> bool {
+    boot.processes.get(usize::from(touch.process)).is_some_and(|name| is_this_program(name))
+}
+
+/// Takes out of a recording what this program touched while others booted: it is no reason to warm.
+pub fn leave_out_ours(boot: &mut Recording) {
+    let mut touches = std::mem::take(&mut boot.touches);
+    touches.retain(|touch| !is_another_of_us(boot, &touch.unpack()));
+    boot.touches = touches;
 }
 
 fn planned(warmed: &Warmed, unit_sectors: u64) -> BTreeMap<u64, Unit> {
@@ -183,6 +232,8 @@ struct AllAsked {
     listed: Vec<Missed>,
     /// Units that it wrote in part before it read of them, and no stage has.
     written: u64,
+    /// Requests of another process of this program.
+    ours: u64,
 }
 
 /// The boot's first request for each unit; those that no stage has are told.
@@ -192,6 +243,10 @@ fn asked(warmed: &Warmed, boot: &Recording, units: &BTreeMap<u64, Unit>, unit_se
     for touch in boot.touches() {
         let process = boot.processes.get(usize::from(touch.process)).map_or("", String::as_str);
         if is_ours(&own, &touch, process) {
+            continue;
+        }
+        if is_another_of_us(boot, &touch) {
+            all.ours += 1;
             continue;
         }
         let reads = touch.flags.has(Flags::READ);
@@ -246,6 +301,8 @@ fn stage_at(boot: &Recording, time_us: u64) -> String {
 struct Waits {
     avoided: Vec<(u64, u64)>,
     suffered: Vec<(u64, u64)>,
+    /// Units of which it was not seen when they were answered, as those that were asked for at the hand-over.
+    unseen: u64,
 }
 
 /// Counts a unit, and whoever waited for it; a read of one that is cold takes so long.
@@ -256,22 +313,29 @@ fn count(stage: &mut StageEffect, waits: &mut Waits, unit: &Unit, asked: Option<
         *(if made.is_some() { &mut stage.never } else { &mut stage.left }) += 1;
         return;
     };
-    let took_until_us = asked.at_us + u64::from(asked.latency_us.unwrap_or(0));
-    let spared = (took_until_us, asked.at_us + cold_us);
-    match made {
+    let (is_spared, is_stalled) = match made {
         Some((_, ended_us)) if ended_us <= asked.at_us => {
             stage.before += 1;
-            waits.avoided.push(spared);
+            (true, false)
         }
         Some((submitted_us, _)) if submitted_us <= asked.at_us => {
             stage.late += 1;
-            waits.avoided.push(spared);
-            waits.suffered.push((asked.at_us, took_until_us));
+            (true, true)
         }
         _ => {
             stage.after += 1;
-            waits.suffered.push((asked.at_us, took_until_us));
+            (false, true)
         }
+    };
+    let Some(answered_us) = asked.answered_us() else {
+        waits.unseen += 1;
+        return;
+    };
+    if is_spared {
+        waits.avoided.push((answered_us, asked.at_us.saturating_add(cold_us)));
+    }
+    if is_stalled {
+        waits.suffered.push((asked.at_us, answered_us));
     }
 }
 
@@ -387,6 +451,39 @@ mod tests {
             (UNIT + 8, 2_000, 38_000, Flags::READ, "kworker/0:1H"),
         ]);
         assert_eq!(states(&of(&warmed, &boot)), [0, 1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn what_another_process_of_this_program_reads_is_not_the_boots() {
+        let warmed = warmed(&[(0, Some((1_000, 40_000)))]);
+        let ours = ["ebs-prewarm", "ebs-prewarm-sta", "@ebs-prewarm", "warm", "read-17", "tokio-uring"];
+        let others = ["reader", "warmth", "read-", "read-a", "kworker/0:1H"];
+        let requests = ours.iter().chain(&others).zip(1..);
+        let requests: Vec<_> =
+            requests.map(|(name, unit)| (unit * UNIT, 50_000, 30_000, Flags::READ, *name)).collect();
+        let mut boot = boot(&requests);
+        let report = of(&warmed, &boot);
+        let missed: Vec<&str> = report.missed.iter().map(|missed| missed.process.as_str()).collect();
+        assert_eq!((report.missed_units, missed), (5, others.to_vec()));
+        assert!(report.notes.iter().any(|note| note.starts_with("6 requests ")), "{:?}", report.notes);
+        // Neither does a profile get it.
+        leave_out_ours(&mut boot);
+        let left: Vec<u64> = boot.touches().map(|touch| touch.extent.start() / UNIT).collect();
+        assert_eq!(left, [7, 8, 9, 10, 11]);
+        assert!(of(&warmed, &boot).notes.is_empty());
+    }
+
+    #[test]
+    fn what_was_not_seen_to_be_answered_is_no_waiting() {
+        let warmed = warmed(&[(0, Some((1_000, 40_000))), (1, Some((45_000, 84_000))), (2, None)]);
+        let mut log = TouchLog::new();
+        for unit in 0..4 {
+            log.issue(60_000, Extent::at(unit * UNIT, 8).unwrap(), Flags::READ, "a");
+        }
+        let report = of(&warmed, &log.finish(Header::default()));
+        assert_eq!((states(&report), report.missed_units), ([1, 1, 1, 0, 0], 1));
+        assert_eq!((report.stall_avoided_s, report.stall_suffered_s), (0.0, 0.0));
+        assert!(report.notes.iter().any(|note| note.contains("for 4 units")), "{:?}", report.notes);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::common::{check_form, first_error, parsed, write_report};
 use super::output::{Output, tell};
-use super::record::{find_disk, identity};
+use super::record::{find_disk, identity, parse_unit};
 use super::watch::{Place, share};
 use crate::effect;
 use crate::error::{Error, Result};
@@ -31,8 +31,8 @@ pub struct EffectArgs {
     /// The directory that was given to the warming
     #[arg(long, value_name = "DIR", default_value = "/run/ebs-prewarm")]
     pub journal: PathBuf,
-    /// Listen on until this systemd unit is active: then the boot is over
-    #[arg(long, value_name = "UNIT")]
+    /// Listen on until this systemd unit is active: then the boot is over; a name without a suffix is a service's
+    #[arg(long, value_name = "UNIT", value_parser = parse_unit)]
     pub until_unit: Option<String>,
     /// Listen no longer than this
     #[arg(long = "for", value_parser = parsed(parse_duration), value_name = "TIME")]
@@ -72,6 +72,16 @@ pub fn run(args: EffectArgs, output: Output) -> Result<()> {
     }
     let signals = Signals::hold()?;
     let mut session = open(root, &args, disk.number.kernel(), &signals)?;
+    // Before anything is taken: a boot is traced but once.
+    let left = place.read().and_then(|left| check_boot(&left.1, session.boot_id()).map(|()| left));
+    let (mut warmed, first) = match left {
+        // Of a warming that was killed there is nothing to be had: the trace ends with the session.
+        Err(error) if !place.is_unfinished() => {
+            session.put_back();
+            return Err(error);
+        }
+        left => left?,
+    };
     let stops = Stops {
         // Without anything to wait for, what there is by now is all.
         after: args.after.or(args.until_unit.is_none().then_some(Duration::ZERO)),
@@ -83,17 +93,16 @@ pub fn run(args: EffectArgs, output: Output) -> Result<()> {
         tell(format_args!("{stopped}"));
     }
     let finished = session.finish()?;
-    let (mut warmed, first) = place.read()?;
-    check_boot(&first, &finished.recording)?;
     let mut boot = joined(&first, finished.recording);
     boot.header.device = disk.path.display().to_string();
+    warmed.boot = warmed.boot.plus(share(finished.foreign, process::machine_cpu_s(root).unwrap_or(0.0)));
+    let report = effect::of(&warmed, &boot);
     if let Some(path) = &args.recording {
+        effect::leave_out_ours(&mut boot);
         // Only for this: recognising the volume reads from it.
         boot.header.volume = Some(identity(root, &disk, &boot));
         write_atomically(path, &format::encode(&boot))?;
     }
-    warmed.boot = warmed.boot.plus(share(finished.foreign, process::machine_cpu_s(root).unwrap_or(0.0)));
-    let report = effect::of(&warmed, &boot);
     tracing::info!("{}", report.line());
     let written = args.report.as_deref().map_or(Ok(()), |path| write_report(path, &report));
     let metrics = args.metrics.as_deref();
@@ -114,10 +123,28 @@ fn open(root: &Path, args: &EffectArgs, device: u32, signals: &Signals) -> Resul
     }
 }
 
-fn check_boot(first: &Recording, second: &Recording) -> Result<()> {
-    if first.header.boot_id == second.header.boot_id {
+fn check_boot(first: &Recording, boot_id: &str) -> Result<()> {
+    if first.header.boot_id == boot_id {
         return Ok(());
     }
     Err(Error::failed("failed to join what was seen of this boot: what the warming left is of another boot")
         .hint("keep the journal below /run, which a reboot forgets"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::FromArgMatches;
+
+    #[test]
+    fn a_unit_is_named_as_for_record() {
+        let parse = |unit: &str| {
+            let command = EffectArgs::augment_args(clap::Command::new("effect"));
+            let matches = command.try_get_matches_from(["effect", "--until-unit", unit])?;
+            EffectArgs::from_arg_matches(&matches).map(|args| args.until_unit.unwrap())
+        };
+        assert_eq!(parse("ssh").unwrap(), "ssh.service");
+        assert_eq!(parse("multi-user.target").unwrap(), "multi-user.target");
+        assert!(parse("a/b.service").is_err());
+    }
 }

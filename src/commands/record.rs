@@ -157,7 +157,7 @@ const UNIT_KINDS: [&str; 11] = [
 ];
 
 /// A unit's name as systemd has it.
-fn parse_unit(text: &str) -> Result<String> {
+pub(super) fn parse_unit(text: &str) -> Result<String> {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || ":-_.\\@".contains(letter);
     if text.is_empty() || text.len() > UNIT_NAME_BYTES_MAX || !text.chars().all(is_plain) {
         return Err(Error::usage(format!("`{}` is no name of a unit", text.escape_debug()))

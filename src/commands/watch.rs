@@ -14,6 +14,7 @@ use crate::recording::{Recording, format};
 use crate::report::{Share, WarmReport};
 use crate::warm::Timed;
 use crossbeam_channel::Receiver;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Listens while a volume is warmed.
@@ -44,12 +45,33 @@ impl Place {
         self.dir.join(format!("{}.{ending}", self.disk))
     }
 
+    /// A warming begins: what an earlier one left is not of this one, and an empty recording tells that it was here. Where
+    /// that fails, writing at the end will say why.
+    fn begin(&self) {
+        let [warmed, recording] = ["json", "rec"].map(|ending| self.path(ending));
+        // A file made anew leads nobody along a link.
+        let _ = fs::remove_file(warmed);
+        let _ = fs::remove_file(&recording);
+        let _ = fs::File::create_new(recording);
+    }
+
+    /// Whether a warming began here and has not written what it saw; it never will once its lock is free.
+    #[cfg(feature = "report")]
+    pub fn is_unfinished(&self) -> bool {
+        self.path("rec").exists() && !self.path("json").exists()
+    }
+
     /// What was left.
     #[cfg(feature = "report")]
     pub fn read(&self) -> Result<(Warmed, Recording)> {
         let (warmed, recording) = (self.path("json"), self.path("rec"));
         let bytes = read_file(&warmed, "what a warming left", WARMED_BYTES_MAX).map_err(|error| {
-            error.hint("it is written when the warming has ended; one that was killed leaves none")
+            error.hint(match self.is_unfinished() {
+                true => "it is written when the warming has ended; one that was killed leaves none",
+                false => {
+                    "name the directory that was given to the warming: --journal DIR; until then the trace goes on"
+                }
+            })
         })?;
         let warmed = Warmed::parse(&bytes).context(|| format!("failed to load `{}`", warmed.display()))?;
         Ok((warmed, load_recording(&recording)?))
@@ -71,6 +93,7 @@ impl Watching {
             return None;
         };
         let place = Place::new(dir, number.kernel());
+        place.begin();
         match Live::start("/".into(), number.kernel()) {
             Ok((live, seen)) => Some(Watching { live, seen, timed: Vec::new(), place }),
             Err(error) => {
@@ -83,6 +106,7 @@ impl Watching {
     /// Leaves what came of it; a remark for the report where that failed.
     pub fn finish(self, report: &WarmReport) -> Option<String> {
         let Watching { live, timed, place, .. } = self;
+        // Whoever waits for the lock, which is closed with what was watched, finds all of it.
         let left = live
             .hand_over()
             .and_then(|watched| place.write(&warmed(report, &timed, &watched), &watched.recording));

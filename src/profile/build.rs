@@ -19,7 +19,7 @@ use super::{CLUSTER_SECTORS, EXTENTS_MAX, Entry, NAME_BYTES_MAX, Profile, RECORD
 use crate::error::{Error, Kind, Result};
 use crate::extent::Extent;
 use crate::recording::{Recording, format};
-use crate::volume::{Identity, Region};
+use crate::volume::{Difference, Identity, Region};
 use std::collections::BTreeMap;
 
 /// Stalls beyond so many times the mean count no more.
@@ -112,7 +112,8 @@ pub fn from_touches(name: &str, touches: &Touches, options: Options) -> Result<P
     Ok(profile)
 }
 
-/// Each volume must carry what the others were read on.
+/// Each volume must carry what the others were read on, as far as it is known: a recorder looks up the filesystems of those
+/// partitions alone that were touched.
 fn check_volumes(name: &str, touches: &Touches) -> Result<()> {
     let volumes: Vec<&Identity> = touches.volumes.iter().flatten().collect();
     if !volumes.is_empty() && volumes.len() < touches.volumes.len() {
@@ -127,7 +128,8 @@ fn check_volumes(name: &str, touches: &Touches) -> Result<()> {
         for want in &volumes {
             let used: Vec<Region> =
                 want.regions().into_iter().filter(|r| touches.regions.contains_key(&r.partuuid)).collect();
-            differences.extend(used.iter().filter_map(|region| have.locate(region).err()));
+            let unlike = used.iter().filter_map(|region| have.locate(region).err());
+            differences.extend(unlike.filter(|difference| !is_not_known(difference)));
             differences.extend(want.other_table(&used, have));
         }
     }
@@ -147,15 +149,27 @@ fn check_volumes(name: &str, touches: &Touches) -> Result<()> {
     .hint("build one profile for each image"))
 }
 
-/// The regions of the largest volume; each as large as the largest of its kind.
+/// Whether a partition is the one that was meant, with a filesystem that nobody has looked up.
+fn is_not_known(difference: &Difference) -> bool {
+    matches!(difference, Difference::OtherFilesystem { partuuid: Some(_), have: None, .. })
+}
+
+/// The regions of the largest volume; each as large as the largest of its kind, with the filesystem that any has seen there.
 fn regions(touches: &Touches) -> Vec<Region> {
     let Some(largest) = touches.volumes.last().and_then(Option::as_ref) else {
         let ends = touches.regions.values().flatten().map(|run| run.extent.end());
         return vec![Region { partuuid: None, fs_uuid: None, start: 0, sectors: ends.max().unwrap_or(0) }];
     };
     let mut regions = largest.regions();
+    let volumes = || touches.volumes.iter().rev().flatten();
     for region in &mut regions {
-        let found = touches.volumes.iter().flatten().filter_map(|volume| volume.locate(region).ok());
+        let fs_uuid = |volume: &Identity| {
+            let same = volume.regions().into_iter().find(|other| other.partuuid == region.partuuid);
+            same.and_then(|same| same.fs_uuid)
+        };
+        region.fs_uuid = region.fs_uuid.take().or_else(|| volumes().find_map(fs_uuid));
+        let place = Region { fs_uuid: None, ..region.clone() };
+        let found = volumes().filter_map(|volume| volume.locate(&place).ok());
         region.sectors = found.map(Extent::sectors).fold(region.sectors, u64::max);
     }
     regions

@@ -45,6 +45,7 @@ pub fn fold(base: &Profile, fresh: &Profile, unit_sectors: u64) -> Result<(Profi
 /// Regions of the other profile, by their number there, as those of this one; what it has not is added.
 fn regions(folded: &mut Profile, fresh: &Profile) -> HashMap<u16, u16> {
     let mut numbers = HashMap::new();
+    let is_bound = folded.volume.is_some();
     for (number, region) in fresh.regions.iter().enumerate() {
         let same = folded.regions.iter().position(|known| known.partuuid == region.partuuid);
         let place = same.unwrap_or_else(|| {
@@ -54,6 +55,10 @@ fn regions(folded: &mut Profile, fresh: &Profile) -> HashMap<u16, u16> {
         // A disk may have grown, and an unbound profile knows the end of its own extents alone.
         let known = &mut folded.regions[place];
         known.sectors = known.sectors.max(region.sectors);
+        // Where nothing was touched, nobody had looked up the filesystem.
+        if is_bound && known.fs_uuid.is_none() {
+            known.fs_uuid.clone_from(&region.fs_uuid);
+        }
         numbers.insert(number as u16, place as u16);
     }
     numbers
@@ -77,6 +82,7 @@ mod tests {
     use super::*;
     use crate::extent::Extent;
     use crate::profile::build::{Options, build};
+    use crate::profile::fixtures;
     use crate::recording::{Flags, Header, Recording, StageMark, TouchLog};
 
     fn recording(id: &str, touches: &[(u64, u64)]) -> Recording {
@@ -122,6 +128,17 @@ mod tests {
         // Once more, and nothing is lacked.
         let (again, added) = fold(&folded, &fresh, 1024).unwrap();
         assert_eq!((again == folded, added), (true, 0));
+    }
+
+    #[test]
+    fn a_partition_that_is_new_brings_its_filesystem() {
+        let mut base = fixtures::recording("one", &[(1 << 18, 8, 10, 0)]);
+        base.header.volume.as_mut().unwrap().partitions[1].fs_uuid = None;
+        let base = build("p", &[base], Options::default()).unwrap();
+        assert_eq!(base.regions[2].fs_uuid, None);
+        let fresh = fixtures::recording("two", &[(2048, 8, 10, 0)]);
+        let (folded, added) = fold(&base, &build("p", &[fresh], Options::default()).unwrap(), 1024).unwrap();
+        assert_eq!((&folded.regions[2].fs_uuid, added), (&fixtures::disk().partitions[1].fs_uuid, 1));
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub fn find(tracefs: &Path) -> Result<BootRing> {
 }
 
 /// Whether both events are on and go into a ring.
-fn is_traced(place: &Path) -> bool {
+pub fn is_traced(place: &Path) -> bool {
     let is_on = |name: &str| {
         // `1*` has a trigger besides.
         super::tracefs::read_whole(&place.join(name)).is_ok_and(|text| text.starts_with('1'))

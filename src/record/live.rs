@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::recording::Recording;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use std::fs::File;
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub struct Watched {
     /// All that the warming asked for, and all that others did.
     pub own: Requests,
     pub foreign: Requests,
+    /// Keeps off whoever would go on: to be closed when what was seen is where that one looks for it.
+    pub lock: Option<File>,
 }
 
 /// A thread that listens.

@@ -16,7 +16,7 @@ use std::collections::BinaryHeap;
 pub const HOLD_BACK_NS: u64 = 20_000_000;
 
 /// Events held at most, 10 MB: 20 ms at 6 million events a second; beyond it the oldest are let go.
-const HELD_MAX: usize = 1 << 17;
+pub const HELD_MAX: usize = 1 << 17;
 
 /// By time; then an issue before a completion, and then in the order of arrival.
 #[derive(Debug, PartialEq, Eq)]

@@ -78,8 +78,8 @@ pub struct Session {
     // Dropped in this order: an instance whose rings are open cannot be removed.
     rings: Rings,
     instance: Instance,
-    /// Of the boot's ring, which another recorder may want.
-    _lock: Option<File>,
+    /// Of the boot's ring, or of what is left for the next, which another recorder may want.
+    lock: Option<File>,
     intake: Intake,
     header: Header,
     root: PathBuf,
@@ -225,7 +225,8 @@ pub fn watch_name(device: u32) -> String {
 
 /// Whether a process has left tracing on for a device.
 pub fn is_left_on(root: &Path, device: u32) -> bool {
-    tracefs::find(root).is_ok_and(|tracefs| tracefs::lasting_dir(&tracefs, &watch_name(device)).is_dir())
+    tracefs::find(root)
+        .is_ok_and(|tracefs| boot::is_traced(&tracefs::lasting_dir(&tracefs, &watch_name(device))))
 }
 
 /// The boot's ring where it is asked for, or else an instance of our own. A reference boot happens once: where its
@@ -247,9 +248,9 @@ fn open(root: &Path, tracefs: &Path, options: &Options) -> Result<Opened> {
         }
     }
     let (instance, lock, is_on) = if options.lasting {
-        let tracefs::Lasting { instance, lock, was_there } =
+        let tracefs::Lasting { instance, lock, is_on } =
             Instance::lasting(tracefs, &watch_name(options.device))?;
-        (instance, Some(lock), was_there)
+        (instance, Some(lock), is_on)
     } else {
         (Instance::create(root, tracefs)?, None, false)
     };
@@ -290,7 +291,7 @@ impl Session {
         let mut session = Session {
             rings,
             instance,
-            _lock: lock,
+            lock,
             intake,
             header,
             root: root.into(),
@@ -357,6 +358,18 @@ impl Session {
         }
     }
 
+    /// The boot that it records.
+    pub fn boot_id(&self) -> &str {
+        &self.header.boot_id
+    }
+
+    /// Leaves tracing on, and in the rings what is there, for whoever asks next: nothing may have been taken yet.
+    pub fn put_back(self) {
+        debug_assert_eq!(self.intake.log.events, 0, "what was taken is not in the rings any more");
+        drop(self.rings);
+        self.instance.leave();
+    }
+
     /// Takes what is there by now, and leaves tracing on for whoever goes on. What was lost is for that one to ask.
     pub fn leave(mut self) -> Result<Watched> {
         // Before it is the time of the end: what comes after is for the next.
@@ -367,7 +380,7 @@ impl Session {
         self.instance.leave();
         drained?;
         let (own, foreign) = (self.intake.own_requests, self.intake.foreign);
-        Ok(Watched { recording: self.intake.log.finish(self.header), own, foreign })
+        Ok(Watched { recording: self.intake.log.finish(self.header), own, foreign, lock: self.lock })
     }
 
     /// Switches tracing off, takes what is left, undoes what was set.
@@ -384,7 +397,7 @@ impl Session {
             match times {
                 Ok(mut times) => {
                     times.unit_us = self.active_us.or(times.unit_us);
-                    self.header.stages = stages::marks(&times, self.header.from_us, self.header.until_us);
+                    self.header.stages = stages::marks(&times, self.header.until_us);
                 }
                 Err(error) => tracing::warn!("{}; all is of stage `ready`", error.full_text()),
             }

@@ -213,6 +213,9 @@ impl Rings {
         while let Some(event) = self.merge.next_last() {
             self.hand_on(event, &mut sink);
         }
+        if self.merge.forced > 0 {
+            tracing::warn!("{} events are not in order of time: too many came at once", self.merge.forced);
+        }
         Ok(())
     }
 
@@ -275,7 +278,37 @@ impl Rings {
 
 #[cfg(test)]
 mod tests {
+    use super::super::merge::HELD_MAX;
+    use super::super::page::What;
+    use super::super::page::tests::{event, reader};
     use super::*;
+    use std::io::Seek;
+    use std::sync::Arc;
+
+    #[test]
+    fn what_could_not_be_put_in_order_is_told() {
+        let mut merge = Merge::new(1);
+        (0..HELD_MAX as u64 + 3).for_each(|n| merge.push(event(1_000 + n, What::Issue, n)));
+        let (page, events) = (Vec::new(), Vec::new());
+        let mut rings = Rings {
+            rings: Vec::new(),
+            reader: reader(0),
+            clock: Clock::Mono,
+            merge,
+            page,
+            events,
+            gap_ns: None,
+        };
+        let log = Arc::new(tempfile::tempfile().unwrap());
+        let mut taken = 0;
+        let told = tracing_subscriber::fmt().with_writer(log.clone()).finish();
+        tracing::subscriber::with_default(told, || rings.drain_to_the_end(|| 0, |_| taken += 1).unwrap());
+        assert_eq!(taken, HELD_MAX + 3);
+        let mut text = String::new();
+        (&*log).rewind().unwrap();
+        (&*log).read_to_string(&mut text).unwrap();
+        assert!(text.contains("3 events are not in order of time"), "{text}");
+    }
 
     #[test]
     fn lost_events_are_summed_whatever_else_the_kernel_counts() {

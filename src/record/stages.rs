@@ -1,6 +1,6 @@
 //! The stages of a boot, from the moments that systemd keeps of it.
 //!
-//! Holds: pure; marks ascend, the first covers the start of the recording, none lies behind its end.
+//! Holds: pure; marks ascend, the first is at 0, none lies behind the end of the recording.
 
 use crate::recording::StageMark;
 
@@ -20,8 +20,9 @@ pub fn unknown() -> Vec<StageMark> {
     vec![StageMark { name: "ready".into(), from_us: 0 }]
 }
 
-/// What of a boot's stages lies between two moments.
-pub fn marks(times: &BootTimes, from_us: u64, until_us: u64) -> Vec<StageMark> {
+/// A boot's stages up to a moment. Those that were over when recording began have their marks too: an earlier recording
+/// of the same boot may be put before this one, and a ring keep more than what is complete.
+pub fn marks(times: &BootTimes, until_us: u64) -> Vec<StageMark> {
     let Some(userspace_us) = times.userspace_us else { return unknown() };
     // A mark of a unit before this is that of its namesake in the initramfs.
     let since = |us: &u64| *us > userspace_us && *us <= until_us;
@@ -34,23 +35,19 @@ pub fn marks(times: &BootTimes, from_us: u64, until_us: u64) -> Vec<StageMark> {
         ("ready", ready_us),
         ("later", later_us),
     ];
-    let mut marks: Vec<StageMark> = marks
+    marks
         .into_iter()
         .filter_map(|(name, from_us)| Some(StageMark { name: name.into(), from_us: from_us? }))
-        .collect();
-    // A stage that was over when recording began has nothing in it.
-    let first = marks.iter().rposition(|mark| mark.from_us <= from_us).unwrap_or(0);
-    marks.drain(..first);
-    marks
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shown(times: [u64; 3], from_us: u64, until_us: u64) -> String {
+    fn shown(times: [u64; 3], until_us: u64) -> String {
         let [userspace_us, sysinit_us, unit_us] = times.map(|us| (us > 0).then_some(us));
-        let marks = marks(&BootTimes { userspace_us, sysinit_us, unit_us }, from_us, until_us);
+        let marks = marks(&BootTimes { userspace_us, sysinit_us, unit_us }, until_us);
         let marks: Vec<String> = marks.iter().map(|mark| format!("{} {}", mark.name, mark.from_us)).collect();
         marks.join(", ")
     }
@@ -58,26 +55,23 @@ mod tests {
     #[test]
     fn a_boot_falls_into_the_stages_that_were_seen() {
         let all = [2_000, 3_000, 5_000];
-        for (times, from_us, until_us, expected) in [
-            (all, 500, 9_000, "initrd 0, sysinit 2000, ready 3000, later 5000"),
-            (all, 500, 4_000, "initrd 0, sysinit 2000, ready 3000"),
-            (all, 500, 1_000, "initrd 0"),
-            // Recorded from later on: what was over is left out.
-            (all, 2_500, 9_000, "sysinit 2000, ready 3000, later 5000"),
-            (all, 3_000, 9_000, "ready 3000, later 5000"),
-            (all, 80_000, 90_000, "later 5000"),
+        for (times, until_us, expected) in [
+            (all, 9_000, "initrd 0, sysinit 2000, ready 3000, later 5000"),
+            (all, 4_000, "initrd 0, sysinit 2000, ready 3000"),
+            (all, 1_000, "initrd 0"),
+            (all, 90_000, "initrd 0, sysinit 2000, ready 3000, later 5000"),
             // The unit was stopped for, or never came up.
-            ([2_000, 3_000, 0], 500, 9_000, "initrd 0, sysinit 2000, ready 3000"),
-            ([2_000, 0, 0], 500, 9_000, "initrd 0, sysinit 2000"),
+            ([2_000, 3_000, 0], 9_000, "initrd 0, sysinit 2000, ready 3000"),
+            ([2_000, 0, 0], 9_000, "initrd 0, sysinit 2000"),
             // A unit that is up before sysinit.target: nothing after it was waited for.
-            ([2_000, 3_000, 2_500], 500, 9_000, "initrd 0, sysinit 2000, later 2500"),
+            ([2_000, 3_000, 2_500], 9_000, "initrd 0, sysinit 2000, later 2500"),
             // Marks of the initramfs' own systemd.
-            ([2_000, 1_000, 5_000], 500, 9_000, "initrd 0, sysinit 2000, later 5000"),
+            ([2_000, 1_000, 5_000], 9_000, "initrd 0, sysinit 2000, later 5000"),
             // No systemd.
-            ([0, 0, 0], 500, 9_000, "ready 0"),
-            ([0, 3_000, 5_000], 500, 9_000, "ready 0"),
+            ([0, 0, 0], 9_000, "ready 0"),
+            ([0, 3_000, 5_000], 9_000, "ready 0"),
         ] {
-            assert_eq!(shown(times, from_us, until_us), expected, "{times:?} {from_us} {until_us}");
+            assert_eq!(shown(times, until_us), expected, "{times:?} {until_us}");
         }
     }
 }

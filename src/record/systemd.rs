@@ -283,6 +283,8 @@ pub struct Watch {
     invocation: Option<PathBuf>,
     was_invoked: bool,
     was_activating: bool,
+    /// Since when it was active and inactive by the first answer, or when it last failed: what is later is news.
+    known_us: Option<(u64, u64)>,
     /// Looks until systemd is asked without a reason.
     looks_left: u32,
 }
@@ -297,6 +299,7 @@ impl Watch {
             invocation: None,
             was_invoked: false,
             was_activating: false,
+            known_us: None,
             looks_left: 0,
         };
         watch.set_name(unit);
@@ -366,19 +369,21 @@ impl Watch {
         if let Some(name) = self.open.as_ref().and_then(|open| dbus::unit_of(&open.path)) {
             self.set_name(&name);
         }
-        let now_us = now_ns() / 1_000;
-        let answer_state = answer.as_ref().map_or("gone", |answer| answer.state.as_str());
-        let was_activating = std::mem::replace(&mut self.was_activating, answer_state == "activating");
-        match answer_state {
-            "active" | "reloading" | "refreshing" => {
-                let since_us = answer.map_or(0, |answer| answer.active_us);
-                Some(if since_us > 0 { since_us } else { now_us })
-            }
+        let since_or_now = |since_us: u64| Some(if since_us > 0 { since_us } else { now_ns() / 1_000 });
+        let answer = answer.unwrap_or_else(|| Answer { state: "gone".into(), ..Answer::default() });
+        let Answer { state, active_us, inactive_us } = answer;
+        let was_activating = std::mem::replace(&mut self.was_activating, state == "activating");
+        let known_us = *self.known_us.get_or_insert((active_us, inactive_us));
+        if state == "failed" {
+            self.known_us = Some((active_us, inactive_us));
+        }
+        match state.as_str() {
+            "active" | "reloading" | "refreshing" => since_or_now(active_us),
             // One that does its work and ends was ready when it ended; the failed are kept as such.
-            "inactive" | "gone" if was_activating => {
-                let since_us = answer.map_or(0, |answer| answer.inactive_us);
-                Some(if since_us > 0 { since_us } else { now_us })
-            }
+            "inactive" | "gone" if was_activating => since_or_now(inactive_us),
+            // It came and went between two questions.
+            "inactive" if active_us > known_us.0 => Some(active_us),
+            "inactive" if inactive_us > known_us.1 => Some(inactive_us),
             "inactive" | "failed" | "gone" if self.invocation.is_some() => {
                 self.close(LOOKS_CLOSED);
                 None

@@ -256,6 +256,33 @@ fn a_service_that_fails_is_waited_for_and_one_that_is_done_was_ready() {
 }
 
 #[test]
+fn a_service_that_came_and_went_between_two_questions_was_ready() {
+    // What was said of it at first, what later on, and since when it was ready.
+    let [inactive, failed] = ["inactive", "failed"];
+    for (first, then, since_us) in [
+        // One that ends without ever having been active, and one that was.
+        (Some((inactive, 0, 0)), (inactive, 0, 80), Some(80)),
+        (Some((inactive, 0, 70)), (inactive, 0, 80), Some(80)),
+        (Some((inactive, 50, 70)), (inactive, 75, 80), Some(75)),
+        (Some((failed, 0, 70)), (inactive, 0, 80), Some(80)),
+        (None, (inactive, 0, 80), Some(80)),
+        // Nothing was new; it failed; a failure that is forgotten is no success.
+        (Some((inactive, 50, 70)), (inactive, 50, 70), None),
+        (Some((inactive, 0, 0)), (failed, 0, 80), None),
+        (Some((failed, 0, 70)), (inactive, 0, 70), None),
+    ] {
+        let systemd = Systemd::up();
+        let set = |(state, active_us, inactive_us)| systemd.set("a.service", state, active_us, inactive_us);
+        first.into_iter().for_each(set);
+        let mut watch = systemd.watch("a.service");
+        assert_eq!(settle(&mut watch), None, "{first:?}");
+        set(then);
+        let found = (0..2 * LOOKS_CLOSED).find_map(|_| settle(&mut watch));
+        assert_eq!(found, since_us, "{first:?}, {then:?}");
+    }
+}
+
+#[test]
 fn a_systemd_that_hangs_up_is_tried_again() {
     let systemd = Systemd::up();
     systemd.set("a.target", "inactive", 0, 0);

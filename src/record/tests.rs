@@ -43,6 +43,34 @@ fn a_sector_beyond_any_disk_is_no_touch() {
     assert_eq!((intake.log.events, intake.log.len()), (2, 0));
 }
 
+#[test]
+fn a_boot_of_which_the_end_was_asked_for_long_after_keeps_its_stages() {
+    let record = |requests: &[(u64, u64)], header: Header| {
+        let mut log = TouchLog::new();
+        for (time_us, cluster) in requests {
+            log.issue(*time_us, Extent::at(cluster * 256, 8).unwrap(), Flags::READ, "p");
+        }
+        log.finish(Header { id: "r".into(), ..header })
+    };
+    let times =
+        stages::BootTimes { userspace_us: Some(2_000), sysinit_us: Some(3_000), unit_us: Some(5_000) };
+    let first = record(
+        &[(1_000, 0), (2_500, 1), (4_000, 2)],
+        Header { from_us: 500, until_us: 4_500, stages: stages::unknown(), ..Header::default() },
+    );
+    let (from_us, until_us) = (80_000, 90_000);
+    let stages = stages::marks(&times, until_us);
+    let second = record(&[(4_800, 3), (6_000, 4)], Header { from_us, until_us, stages, ..Header::default() });
+    let joined = crate::recording::joined(&first, second);
+    let profile = crate::profile::build::build("p", &[joined], Default::default()).unwrap();
+    let clusters = |stage: &crate::profile::Stage| -> Vec<u64> {
+        stage.entries.iter().map(|entry| entry.extent.start() / 256).collect()
+    };
+    let found: Vec<_> = profile.stages.iter().map(|stage| (stage.name.as_str(), clusters(stage))).collect();
+    let expected = [("initrd", vec![0]), ("sysinit", vec![1]), ("ready", vec![2, 3]), ("later", vec![4])];
+    assert_eq!(found, expected);
+}
+
 /// Peak memory of this process in bytes.
 fn peak_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();

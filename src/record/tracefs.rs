@@ -3,6 +3,7 @@
 //! Holds: nothing outside is altered; it is undone however the run ends, and a private instance that a killed
 //! run left is removed by the next. The root of `/proc` and of the mount is an argument.
 
+use super::boot::is_traced;
 use super::wait;
 use crate::error::{Context, Error, Result};
 use std::fs::{self, File};
@@ -127,8 +128,8 @@ pub struct Lasting {
     pub instance: Instance,
     /// Keeps others from taking half of what is in it; released when it is closed.
     pub lock: File,
-    /// Whether it was left by an earlier one: it is traced to.
-    pub was_there: bool,
+    /// Whether it is traced to, as an earlier one has left it.
+    pub is_on: bool,
 }
 
 /// A place that is traced to.
@@ -153,11 +154,12 @@ impl Instance {
     /// Makes one under a name that outlives the process, or takes over the one that is there.
     pub fn lasting(tracefs: &Path, name: &str) -> Result<Lasting> {
         let dir = lasting_dir(tracefs, name);
-        let was_there = match fs::create_dir(&dir) {
-            Ok(()) => false,
-            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => true,
-            Err(cause) => return Err(refused("make trace instance", &dir, cause)),
-        };
+        match fs::create_dir(&dir) {
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(refused("make trace instance", &dir, cause));
+            }
+            _ => {}
+        }
         // Before there is an instance that would be undone: it may be another's.
         let lock = wait::lock_dir(&dir).map_err(|cause| {
             Error::failed(format!("failed to lock trace instance `{}`", dir.display()))
@@ -165,10 +167,12 @@ impl Instance {
                 .hint("another process listens to this disk; wait for its end")
         })?;
         let instance = Instance { dir, is_top: false, undone: false };
-        if !was_there {
+        // One that was killed may have made it and no more.
+        let is_on = is_traced(&instance.dir);
+        if !is_on {
             instance.write("tracing_on", "0")?;
         }
-        Ok(Lasting { instance, lock, was_there })
+        Ok(Lasting { instance, lock, is_on })
     }
 
     /// Leaves it as it is, tracing on: somebody else goes on with it.
@@ -352,6 +356,24 @@ mod tests {
         }
         let empty = tempfile::tempdir().unwrap();
         assert!(find(empty.path()).unwrap_err().full_text().contains("proc/self/mountinfo"));
+    }
+
+    #[test]
+    fn what_was_made_and_not_switched_on_is_nothing_to_go_on_with() {
+        for (on, is_on) in [("1", true), ("0", false)] {
+            let root = tree("", &[]);
+            let dir = lasting_dir(root.path(), "watch-7-0");
+            for event in EVENTS {
+                fs::create_dir_all(dir.join("events/block").join(event)).unwrap();
+                fs::write(dir.join("events/block").join(event).join("enable"), on).unwrap();
+            }
+            fs::write(dir.join("tracing_on"), "1").unwrap();
+            let lasting = Instance::lasting(root.path(), "watch-7-0").unwrap();
+            assert_eq!(lasting.is_on, is_on);
+            let switched = fs::read_to_string(dir.join("tracing_on")).unwrap();
+            assert_eq!(switched, on, "what is set up anew is off meanwhile");
+            lasting.instance.leave();
+        }
     }
 
     #[test]

@@ -151,6 +151,7 @@ pub fn joined(first: &Recording, second: Recording) -> Recording {
 
 #[cfg(test)]
 mod tests {
+    use super::super::format;
     use super::*;
 
     fn at(start: u64, sectors: u64) -> Extent {
@@ -240,6 +241,22 @@ mod tests {
         }
         assert_eq!(log.len(), 100_000);
         assert!(log.in_flight.is_empty());
+    }
+
+    #[test]
+    fn a_machine_that_has_been_up_for_years_is_recorded_too() {
+        const DAY_US: u64 = 86_400_000_000;
+        let mut log = TouchLog::new();
+        for (n, days) in [(0, 12), (1, 13), (2, 400), (3, 3_000)] {
+            log.issue(days * DAY_US + n, at(n * 8, 8), Flags::READ, "a");
+            log.complete(days * DAY_US + n + 30, n * 8);
+        }
+        let recording = log.finish(Header { id: "r".into(), ..Header::default() });
+        let times: Vec<u64> = recording.touches().map(|touch| touch.time_us).collect();
+        assert_eq!(times, [12 * DAY_US, 13 * DAY_US + 1, 400 * DAY_US + 2, 3_000 * DAY_US + 3]);
+        assert!(recording.touches().all(|touch| touch.latency_us == Some(30) && touch.extent.sectors() == 8));
+        assert_eq!(recording.header.overflowed, 0);
+        assert_eq!(format::decode(&format::encode(&recording)).unwrap(), recording);
     }
 
     #[test]

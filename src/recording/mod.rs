@@ -158,18 +158,21 @@ impl Recording {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packed {
     start: u64,
-    /// Low 24 bits: sectors (at most 8 GiB); high 40 bits: microseconds (12 days).
+    /// Low 24 bits: sectors (at most 8 GiB); high 40 bits: the low bits of the time in microseconds.
     sectors_and_time: u64,
     /// `u32::MAX` stands for none.
     latency_us: u32,
     process: u16,
     flags: u8,
+    /// The high bits of the time: 12 days would be too few for what is recorded long after the boot.
+    time_high: u8,
 }
 
 const SECTOR_BITS: u32 = 24;
 const SECTORS_MAX: u64 = (1 << SECTOR_BITS) - 1;
-/// Largest time that fits, in microseconds.
-pub const TIME_US_MAX: u64 = (1 << (64 - SECTOR_BITS)) - 1;
+const TIME_LOW_BITS: u32 = 64 - SECTOR_BITS;
+/// Largest time that fits, in microseconds: 8.9 years after the kernel's start.
+pub const TIME_US_MAX: u64 = (1 << (TIME_LOW_BITS + u8::BITS)) - 1;
 
 impl Packed {
     /// `None` where the extent or the time is beyond what fits; no block request is.
@@ -181,6 +184,7 @@ impl Packed {
             latency_us: touch.latency_us.map_or(u32::MAX, |latency| latency.min(u32::MAX - 1)),
             process: touch.process,
             flags: touch.flags.0,
+            time_high: (touch.time_us >> TIME_LOW_BITS) as u8,
         })
     }
 
@@ -198,7 +202,7 @@ impl Packed {
 
     /// When it was issued.
     fn time_us(self) -> u64 {
-        self.sectors_and_time >> SECTOR_BITS
+        u64::from(self.time_high) << TIME_LOW_BITS | self.sectors_and_time >> SECTOR_BITS
     }
 
     fn set_latency(&mut self, latency_us: u64) {

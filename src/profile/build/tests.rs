@@ -147,6 +147,30 @@ fn another_volume_is_refused_with_the_difference_named() {
 }
 
 #[test]
+fn a_partition_that_only_one_boot_has_touched_is_of_the_same_image() {
+    let boot = recording("a", &[(ROOT, 8, 5, 1), (2048, 8, 6, 1)]);
+    // What was not touched was not looked up.
+    let mut other = recording("b", &[(ROOT, 8, 5, 1)]);
+    other.header.volume.as_mut().unwrap().partitions[1].fs_uuid = None;
+    for sectors in [disk().sectors, disk().sectors * 2] {
+        // The larger volume's regions are taken.
+        other.header.volume.as_mut().unwrap().sectors = sectors;
+        let profile = build("p", &[boot.clone(), other.clone()], Options::default()).unwrap();
+        assert_eq!(profile.regions[2].fs_uuid, disk().partitions[1].fs_uuid, "{sectors}");
+        assert_eq!(profile.extents(), 2);
+    }
+    // A disk without partitions is looked at whenever it is recorded: there, none is none.
+    let whole = |fs_uuid: Option<&str>| {
+        let mut whole = recording(fs_uuid.unwrap_or("none"), &[(0, 8, 5, 1)]);
+        let fs_uuid = fs_uuid.map(str::to_owned);
+        whole.header.volume = Some(Identity { fs_uuid, ..Identity::of_size(1 << 21) });
+        whole
+    };
+    let error = build("p", &[whole(Some("f1")), whole(None)], Options::default()).unwrap_err();
+    assert_eq!(error.kind(), Kind::OtherVolume);
+}
+
+#[test]
 fn bound_and_unbound_do_not_mix_and_nothing_is_no_profile() {
     let mut list = recording("list", &[(ROOT, 8, 5, 1)]);
     list.header.volume = None;

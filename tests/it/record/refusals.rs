@@ -123,3 +123,18 @@ fn a_filesystem_that_fills_up_keeps_the_older_file_and_nothing_else() {
     assert_eq!(fs::read(&path).unwrap(), b"older");
     assert_eq!(fs::read_dir(&small.0).unwrap().count(), 1);
 }
+
+#[test]
+fn what_is_left_for_the_next_is_not_to_be_had_before_all_of_it_is_where_it_belongs() {
+    if !can_record() {
+        return;
+    }
+    let disk = Disk::plain();
+    let lasting = || Session::start(Path::new("/"), &Options { lasting: true, ..options(&disk.device) });
+    let watched = lasting().unwrap().leave().unwrap();
+    // What was watched may still have to be written.
+    let error = lasting().err().unwrap().full_text();
+    drop(watched);
+    lasting().unwrap().finish().unwrap().undone.unwrap();
+    assert!(error.contains("another process listens to this disk"), "{error}");
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::support::read_direct;
+use ebs_prewarm::recording::format;
 use std::path::PathBuf;
 
 /// The trace that is left on for a volume.
@@ -60,6 +61,10 @@ fn the_boots_own_reads_are_left_to_it_and_who_was_first_is_told() {
     let (taken, reads) = (number(&report, "/totals/taken"), number(&report, "/totals/reads"));
     assert!(taken >= 1, "none was left to the boot: {report:#}");
     assert_eq!(taken + reads, 60, "{report:#}");
+    // Who looks in the wrong place takes nothing away.
+    let elsewhere = format!("--journal {}", volume.path("elsewhere"));
+    run(volume.verb("effect", &elsewhere)).exits(1, &["what a warming left", "--journal DIR"]);
+    assert!(is_traced(&volume));
     let (told, recording, metrics) =
         (volume.path("effect.json"), volume.path("boot.rec"), volume.path("m.prom"));
     let line =
@@ -80,6 +85,9 @@ fn the_boots_own_reads_are_left_to_it_and_who_was_first_is_told() {
     assert!((reads..=reads + 100).contains(&number(&effect, "/own/reads")), "{effect:#}");
     let metrics = fs::read_to_string(metrics).unwrap();
     assert!(metrics.contains("ebs_prewarm_effect_units{state=\"missed\"} 3\n"), "{metrics}");
+    // The stages are those of the boot from its start, long over though it is.
+    let stages = format::decode(&fs::read(&recording).unwrap()).unwrap().header.stages;
+    assert_eq!(stages[0].from_us, 0, "{stages:?}");
     // What was missed is folded back.
     let (profile, folded) = (volume.path("profile.bin"), volume.path("folded.yaml"));
     let out = ebs(["profile", "fold", "-o", &folded, &profile, &recording]);
@@ -91,6 +99,26 @@ fn the_boots_own_reads_are_left_to_it_and_who_was_first_is_told() {
     assert_eq!((number(&plan(&profile), "/units"), number(&plan(&folded), "/units")), (60, 63));
     // It can be asked for once.
     run(volume.verb("effect", &line)).exits(1, &["none was left on", "--watch"]);
+}
+
+#[test]
+fn what_another_process_of_this_program_warms_is_not_what_the_boot_asked_for() {
+    if !require_root() {
+        return;
+    }
+    let volume = watched();
+    // As ebs-prewarm-rest.service does before anybody asks.
+    let rest = volume.profile_of_units(70..90);
+    run(volume.warm(&format!("--profile {rest} --mode touch --depth 1"))).ok();
+    let profile = volume.profile_of_units(0..60);
+    let (told, recording) = (volume.path("effect.json"), volume.path("boot.rec"));
+    let line = format!("--journal {} --report {told} --recording {recording}", volume.path(""));
+    let out = run(volume.verb("effect", &line)).ok();
+    assert!(out.contains("requests were those of another ebs-prewarm"), "{out}");
+    let effect = read_effect(&told);
+    assert_eq!(number(&effect, "/missed_units"), 3, "{effect:#}");
+    let out = ebs(["profile", "fold", "-o", &volume.path("folded.yaml"), &profile, &recording]);
+    assert!(out.contains(": 3 units added"), "{out}");
 }
 
 fn read_effect(path: &str) -> Value {
