@@ -112,15 +112,16 @@ def killer(lab, _profile):
 for word in $line; do
     case $word in node.kill_after=*) after=${word#*=} ;; esac
 done
-until [ -s /run/ebs-prewarm/pid ]; do SLEEP 0.05; done
-read -r pid </run/ebs-prewarm/pid
 SLEEP "$after"
 kill -9 "$pid"
 """
     if lab.image.variant == "ext4":
+        script = """until [ -s /run/ebs-prewarm/pid ]; do SLEEP 0.05; done
+read -r pid </run/ebs-prewarm/pid
+""" + script
         return image.script_after_ours("(\n" + script.replace("SLEEP", "sleep") + ") &")
     # systemd ends all that does not have an @ first in its name when it leaves the initramfs.
-    script = "#!/bin/bash\n(\n" + script.replace("SLEEP", "exec_sleep") + ") &\n"
+    script = "#!/bin/bash\npid=$MAINPID\n(\n" + script.replace("SLEEP", "exec_sleep") + ") &\n"
     script = script.replace("(\n", "exec_sleep() { (exec -a @sleep sleep \"$1\"); }\n(\n", 1)
     drop_in = "[Service]\nExecStartPost=-@/bin/bash @killer /usr/bin/kill-warmer\n"
     directory = "etc/systemd/system/ebs-prewarm-initramfs.service.d"
