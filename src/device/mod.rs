@@ -22,7 +22,6 @@ pub use sysfs::{DeviceNumber, Traffic, auto, disks, traffic, whole_disk};
 
 use crate::error::{Context, Error, Result};
 use crate::extent::{Extent, ExtentSet};
-use crate::files::plain_name;
 use crate::units::SECTOR_BYTES;
 use crate::volume::{Identity, Partition};
 use std::fs::File;
@@ -144,16 +143,16 @@ impl Device {
         sysfs::serial_and_model(root, self.number?).0
     }
 
-    /// A name for files about it that no other device has while this machine runs: the serial of its disk and the kernel's
-    /// name of it, or of an image its own and where it lies. Nothing is read of it.
-    pub fn file_name(&self, root: &Path) -> String {
+    /// A name that no other device has while this machine runs: the serial of its disk and the kernel's name of it, or of an
+    /// image its own and where it lies. Nothing is read of it.
+    pub fn name(&self, root: &Path) -> String {
         if let Some(kernel) = self.number.and_then(|number| sysfs::kernel_name(root, number)) {
             let serial = self.serial(root).map_or_else(String::new, |serial| serial + "-");
-            return plain_name(&(serial + &kernel));
+            return serial + &kernel;
         }
         let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        plain_name(&format!("{:08x}-{name}", crc32fast::hash(path.as_os_str().as_encoded_bytes())))
+        format!("{:08x}-{name}", crc32fast::hash(path.as_os_str().as_encoded_bytes()))
     }
 
     /// What it can be recognised by when it is met again, given what is known of it: its serial, else its partition
@@ -272,15 +271,15 @@ mod tests {
     }
 
     #[test]
-    fn images_of_one_name_and_size_have_files_of_their_own() {
+    fn images_of_one_name_and_size_have_names_of_their_own() {
         let dir = tempfile::tempdir().unwrap();
         let name_of = |folder: &str| {
             std::fs::create_dir(dir.path().join(folder)).unwrap();
             let path = dir.path().join(folder).join("a disk.img");
             File::create(&path).unwrap().set_len(1 << 20).unwrap();
-            Device::open(&path).unwrap().file_name(dir.path())
+            Device::open(&path).unwrap().name(dir.path())
         };
         let (one, other) = (name_of("one"), name_of("other"));
-        assert!(one != other && one.ends_with("-a_disk_img"), "{one} {other}");
+        assert!(one != other && one.ends_with("-a disk.img"), "{one} {other}");
     }
 }

@@ -10,6 +10,7 @@ use crate::engine::{
 };
 use crate::error::{Context, Error, Result};
 use crate::extent::Extent;
+use crate::files::plain_name;
 use crate::plan::{Mode, Plan, PlannedRead, REST};
 use crate::process;
 use crate::report::WarmReport;
@@ -110,7 +111,7 @@ impl Disk {
             load.inspect_err(|error| tracing::info!("{}; nothing stands back", error.full_text())).ok()
         };
         Disk {
-            name: device.file_name(root),
+            name: plain_name(&device.name(root)),
             serial: device.serial(root),
             queue: device.queue_requests(root),
             request_bytes: device.request_bytes(root),
@@ -353,7 +354,8 @@ impl Run<'_> {
         if all.is_empty() && !journal.is_verified() {
             let step = (plan.totals().reads as usize / SAMPLES).max(1);
             let done = (0..).zip(plan.reads()).filter(|(number, _)| journal.is_done(*number));
-            all.extend(done.step_by(step).map(|(_, read)| (read.offset(), 0)));
+            // Others than those which a verification that was broken off has read, and so made warm.
+            all.extend(done.skip(step / 2).step_by(step).map(|(_, read)| (read.offset(), 0)));
         }
         all.retain(|(offset, _)| !looked_into.contains(&unit_of(*offset)));
         let count = all.len().min(SAMPLES);

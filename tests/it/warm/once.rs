@@ -98,7 +98,7 @@ fn what_was_touched_and_not_found_warm_throughout_is_verified_by_the_next() {
     if !require_root() {
         return;
     }
-    let volume = Volume::new(64, "fine", &["first_read=30ms", "sigma=0"]);
+    let volume = Volume::new(64, "fine", &["first_read=300ms", "sigma=0"]);
     let all: Vec<(u64, u64)> = (0..64).map(|unit| (unit * UNIT, UNIT)).collect();
     let line = format!("--profile {} --journal {}", volume.profile(&[("ready", &all)]), volume.path(""));
     run(volume.warm(&format!("{line} --mode touch"))).exits(0, &["the unit is smaller than 512KiB"]);
