@@ -335,9 +335,10 @@ impl Bench<'_> {
         report.warm_quantiles = Quantiles::of(&found.warm_latency_us());
         report.warm_bins = Bins::of(&found.warm_latency_us());
         report.evidence.map = runs(&looked_at, report.map_unit_bytes);
-        report.cold_latency_us = LatencyUs::of(&found.cold_latency_us());
+        let cold_latency_us = found.cold_latency_us();
+        report.cold_latency_us = LatencyUs::of(&cold_latency_us);
         report.evidence.units = first_reads;
-        report.evidence.cold_units = found.cold_latency_us().len();
+        report.evidence.cold_units = cold_latency_us.len();
         (report.evidence.errors, report.evidence.stalled) = (found.errors, self.meter.stalled());
         report.evidence.probed_units = found.units_warmed();
         self.keep("warm", found.elapsed_ns, found.warm_latency_us());

@@ -224,11 +224,9 @@ impl Telling {
         let printed = print(&report);
         first_error(errors.into_iter().map(Err).chain([written, printed]))
     }
-}
 
-#[cfg(feature = "control")]
-impl Telling {
     /// That nothing was begun, and why.
+    #[cfg(feature = "control")]
     fn refused(self, error: Error) -> Result<()> {
         self.end(Err(error), verdict, |_| Ok(()))
     }

@@ -276,9 +276,8 @@ impl Round<'_> {
         self.with_states(plane, |_, warming, state| {
             if warming.came.is_none() {
                 let (stages, totals) = state.so_far();
-                let cpu_s = process::cpu_s();
                 let report = ended(&warming.device, "stopped", error);
-                let totals = Totals { cpu_s, ..totals };
+                let totals = Totals { cpu_s: report.totals.cpu_s, ..totals };
                 warming.end(state, Ok(WarmReport { stages, totals, ..report }));
             }
         });

@@ -42,18 +42,22 @@ pub(super) fn surroundings(control: &Control) -> Surroundings<'_> {
     }
 }
 
-fn warm(source: &mut (impl Source + ?Sized), plan: &Plan, journal: &mut Journal) -> (Outcome, Skipped) {
-    let control = Control::default();
-    let mut feed = WarmFeed::new(plan, journal, surroundings(&control), u16::MAX);
-    let options = Options {
+/// At the depth that finds itself, without limits but for a time.
+fn options(deadline_ns: Option<u64>) -> Options {
+    Options {
         depth: Depth::auto(None),
         pace: Pace::new(0, 0),
         budget: None,
-        deadline_ns: None,
+        deadline_ns,
         block_bytes: 512,
         idle_from_stage: u16::MAX,
-    };
-    let outcome = run(source, &mut feed, options, &AtomicBool::new(false), &mut ());
+    }
+}
+
+fn warm(source: &mut (impl Source + ?Sized), plan: &Plan, journal: &mut Journal) -> (Outcome, Skipped) {
+    let control = Control::default();
+    let mut feed = WarmFeed::new(plan, journal, surroundings(&control), u16::MAX);
+    let outcome = run(source, &mut feed, options(None), &AtomicBool::new(false), &mut ());
     (outcome, feed.skipped())
 }
 
@@ -100,15 +104,7 @@ fn nothing_is_held_back_where_nothing_stands_back() {
         };
         let around = Surroundings { look: Some(Box::new(look)), is_cold: true, ..surroundings(&control) };
         let mut feed = WarmFeed::new(&plan, &mut journal, around, stands_back_from);
-        let options = Options {
-            depth: Depth::auto(None),
-            pace: Pace::new(0, 0),
-            budget: None,
-            deadline_ns: Some(2_000_000_000),
-            block_bytes: 512,
-            idle_from_stage: u16::MAX,
-        };
-        run(&mut source, &mut feed, options, &AtomicBool::new(false), &mut ());
+        run(&mut source, &mut feed, options(Some(2_000_000_000)), &AtomicBool::new(false), &mut ());
         assert_eq!(feed.skipped().held_back_ns > 0, is_held);
     }
 }
@@ -119,15 +115,7 @@ fn a_warm_volume_leaves_no_stage_open() {
     let mut source = volume("gp3", 1, units, &[("warm_units", "1")]);
     let (plan, mut journal, control) = (plan(units), Journal::none(units), Control::default());
     let mut feed = WarmFeed::new(&plan, &mut journal, surroundings(&control), u16::MAX);
-    let options = Options {
-        depth: Depth::auto(None),
-        pace: Pace::new(0, 0),
-        budget: None,
-        deadline_ns: None,
-        block_bytes: 512,
-        idle_from_stage: u16::MAX,
-    };
-    run(&mut source, &mut feed, options, &AtomicBool::new(false), &mut ());
+    run(&mut source, &mut feed, options(None), &AtomicBool::new(false), &mut ());
     let settled = Feed::settled(&&mut feed)[0];
     assert_eq!(settled.reads(), units, "{settled:?}");
     assert!(settled.warm > units - 200, "{settled:?}");

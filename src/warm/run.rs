@@ -3,7 +3,7 @@
 use super::feed::{Control, Skipped, Surroundings, WarmFeed};
 use super::gate::Look;
 use super::journal::Journal;
-use super::{Bound, Options, Rest, report};
+use super::{Bound, Options, Rest, report, stamp};
 use crate::device::{Device, Load};
 use crate::engine::{
     self, Depth, End, Options as EngineOptions, Outcome, Pace, Progress, Sample, Share, Verdict,
@@ -230,8 +230,7 @@ impl Run<'_> {
 
     /// Sleeps for this volume's share of the jitter; what has no serial has one of this boot.
     fn wait_for_turn(&self, jitter: Duration) {
-        let boot_id = || std::fs::read_to_string(self.options.root.join("proc/sys/kernel/random/boot_id"));
-        let name = self.disk.serial.clone().unwrap_or_else(|| boot_id().unwrap_or_default());
+        let name = self.disk.serial.clone().unwrap_or_else(|| stamp::boot_id(&self.options.root));
         let share = f64::from(crc32fast::hash(name.as_bytes())) / f64::from(u32::MAX);
         let until = std::time::Instant::now() + jitter.mul_f64(share);
         while std::time::Instant::now() < until && !self.hooks.stop.load(Ordering::Relaxed) {

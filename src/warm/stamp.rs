@@ -39,11 +39,15 @@ pub fn is_there(dir: &Path, serial: &str, work: &str) -> bool {
     stamp.is_some_and(|stamp| stamp.schema == SCHEMA && stamp.serial == serial && stamp.work == work)
 }
 
+/// What the kernel calls this boot; empty where it cannot be asked.
+pub fn boot_id(root: &Path) -> String {
+    let id = std::fs::read_to_string(root.join("proc/sys/kernel/random/boot_id")).unwrap_or_default();
+    id.trim().into()
+}
+
 /// Writes that it was.
 pub fn write(root: &Path, dir: &Path, serial: &str, work: &str) -> Result<()> {
-    let boot_id = std::fs::read_to_string(root.join("proc/sys/kernel/random/boot_id")).unwrap_or_default();
-    let stamp =
-        Stamp { schema: SCHEMA, serial: serial.into(), work: work.into(), boot_id: boot_id.trim().into() };
+    let stamp = Stamp { schema: SCHEMA, serial: serial.into(), work: work.into(), boot_id: boot_id(root) };
     let path = path_of(dir, serial);
     let fail = || format!("failed to write stamp `{}`", path.display());
     let mut bytes = serde_json::to_vec(&stamp).map_err(|error| Error::failed(fail()).because(error))?;

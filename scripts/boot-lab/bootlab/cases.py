@@ -29,10 +29,10 @@ KILLED_WITHIN_S = 4.5
 class Case:
     """What is done to a boot, and what must come of it."""
 
-    def __init__(self, name, end, *, prepare=None, sets=(), words=(), quick=False, variants=image.VARIANTS, errors=0,
-                 controlled=False, **machine):
+    def __init__(self, name, end, *, prepare=None, sets=(), words=(), quick=False, errors=0, controlled=False,
+                 **machine):
         self.name, self.end, self.prepare, self.sets, self.words = name, end, prepare, sets, words
-        self.quick, self.variants, self.machine = quick, variants, machine
+        self.quick, self.machine = quick, machine
         # Blocks that the report must count as unreadable, at least.
         self.errors = errors
         # Whether a cold boot suffers from it too, so that it is held against cold boots of its kind.
@@ -108,21 +108,18 @@ def unreadable(lab, case, initrd, profile):
 
 def killer(lab, _profile):
     """Kills the warmer, so long after it was there as the command line says; in the system too, if it comes to that."""
-    script = """read -r line </proc/cmdline
+    kill = """read -r line </proc/cmdline
 for word in $line; do
     case $word in node.kill_after=*) after=${word#*=} ;; esac
 done
-SLEEP "$after"
+wait_s "$after"
 kill -9 "$pid"
 """
     if lab.image.variant == "ext4":
-        script = """until [ -s /run/ebs-prewarm/pid ]; do SLEEP 0.05; done
-read -r pid </run/ebs-prewarm/pid
-""" + script
-        return image.script_after_ours("(\n" + script.replace("SLEEP", "sleep") + ") &")
+        find = "until [ -s /run/ebs-prewarm/pid ]; do wait_s 0.05; done\nread -r pid </run/ebs-prewarm/pid\n"
+        return image.script_after_ours(f'wait_s() {{ sleep "$1"; }}\n(\n{find}{kill}) &')
     # systemd ends all that does not have an @ first in its name when it leaves the initramfs.
-    script = "#!/bin/bash\npid=$MAINPID\n(\n" + script.replace("SLEEP", "exec_sleep") + ") &\n"
-    script = script.replace("(\n", "exec_sleep() { (exec -a @sleep sleep \"$1\"); }\n(\n", 1)
+    script = f'#!/bin/bash\nwait_s() {{ (exec -a @sleep sleep "$1"); }}\npid=$MAINPID\n(\n{kill}) &\n'
     drop_in = "[Service]\nExecStartPost=-@/bin/bash @killer /usr/bin/kill-warmer\n"
     directory = "etc/systemd/system/ebs-prewarm-initramfs.service.d"
     return {"usr/bin/kill-warmer": (script.encode(), 0o755), directory: (None, 0o755),
@@ -186,7 +183,6 @@ def check(lab, initrd, profile, names, cold_times, save):
         chosen = [case for case in CASES if case.quick]
     else:
         chosen = [case for case in CASES if names == "all" or case.name in names.split(",")]
-    chosen = [case for case in chosen if lab.image.variant in case.variants]
     rounds = lab.options.case_rounds
     prepared = {case.name: {"initrd": initrd, **(case.prepare(lab, case, initrd, profile) if case.prepare else {})}
                 for case in chosen}
@@ -199,8 +195,8 @@ def check(lab, initrd, profile, names, cold_times, save):
 
     results = []
     for number in range(rounds if rounds == 1 else BOOTS_ON_DOUBT):
-        doubted = [case for case in chosen if number < rounds or any(
-            result["late"] for result in results if result["case"] == case.name)]
+        late = {result["case"] for result in results if result["late"]}
+        doubted = [case for case in chosen if number < rounds or case.name in late]
         if not doubted:
             break
         for index, case in enumerate(doubted):
@@ -233,8 +229,9 @@ def cold(lab, name, number, sets):
 
 
 def one(lab, case, prepared, number):
+    seed = lab.options.seed + number
     boot = lab.boot(
-        f"case-{case.name}-{number + 1}", prepared["initrd"], case.words_of(lab.options.seed + number), lab.options.seed + number,
+        f"case-{case.name}-{number + 1}", prepared["initrd"], case.words_of(seed), seed,
         [*case.sets, *prepared.get("sets", [])], disk=prepared.get("disk"), **case.machine,
     )
     report = boot.json("ebs-prewarm/initramfs.json") or {}
