@@ -91,7 +91,8 @@ pub struct Totals {
     pub held_back_s: f64,
     /// Touched units that were read again elsewhere.
     pub verified: u64,
-    /// Those of them that were not warm: the unit is smaller than was thought.
+    /// Those of them that took as long as a cold read. On a busy machine some do; more than a quarter, and the unit is
+    /// smaller than was thought.
     pub verify_failed: u64,
     /// From the first read to the end of the last.
     pub elapsed_s: f64,

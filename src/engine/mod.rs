@@ -31,7 +31,7 @@ pub use series::{Moment, Series};
 pub use sim::SimSource;
 pub use source::{Completion, Priority, Request, Source};
 pub use uring::UringSource;
-pub use verify::{Check, Sample, Verdict, verify};
+pub use verify::{Check, Sample, Verdict, are_too_many, verify};
 
 use crate::plan::StagePlan;
 use failed::Failed;

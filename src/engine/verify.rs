@@ -82,10 +82,15 @@ impl Verdict {
         self.warm_ns_min * APART / 2
     }
 
-    /// Whether the unit was wrong: too many checks failed for it to be the tail of warm reads.
+    /// Whether the unit was wrong.
     pub fn unit_is_wrong(&self) -> bool {
-        self.failed * 4 > self.checks.len() as u64
+        are_too_many(self.failed, self.checks.len() as u64)
     }
+}
+
+/// Whether more checks failed than warm reads do on a busy machine.
+pub fn are_too_many(failed: u64, checks: u64) -> bool {
+    failed * 4 > checks
 }
 
 /// Reads each sample twice, one read at a time, each within the budget where there is one. A sample that cannot be read says nothing. A stop, or a read that has

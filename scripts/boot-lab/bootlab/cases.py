@@ -9,7 +9,7 @@ import json
 import random
 import statistics
 
-from . import image
+from . import guest, image
 from .cpio import laid_over
 from .shell import run, say
 
@@ -29,12 +29,14 @@ KILLED_WITHIN_S = 4.5
 class Case:
     """What is done to a boot, and what must come of it."""
 
-    def __init__(self, name, end, *, prepare=None, sets=(), words=(), quick=False, errors=0, controlled=False,
-                 **machine):
+    def __init__(self, name, end, *, prepare=None, sets=(), words=(), quick=False, errors=0, engine="",
+                 controlled=False, **machine):
         self.name, self.end, self.prepare, self.sets, self.words = name, end, prepare, sets, words
         self.quick, self.machine = quick, machine
         # Blocks that the report must count as unreadable, at least.
         self.errors = errors
+        # What the report's engine must begin with.
+        self.engine = engine
         # Whether a cold boot suffers from it too, so that it is held against cold boots of its kind.
         self.controlled = controlled
 
@@ -106,6 +108,15 @@ def unreadable(lab, case, initrd, profile):
     return prepared
 
 
+def without_io_uring(lab, _profile):
+    """The kernel refuses rings to the warmer: this node's has no switch for it yet, `kernel.io_uring_disabled`."""
+    warmer = "usr/sbin/ebs-prewarm"
+    script = f'#!/bin/sh\nexec /usr/sbin/confine uring /{warmer}.confined "$@"\n'
+    parts = {warmer: script.encode(), f"{warmer}.confined": lab.static.read_bytes(),
+             "usr/sbin/confine": guest.confine(lab.output).read_bytes()}
+    return {path: (content, 0o755) for path, content in parts.items()}
+
+
 def killer(lab, _profile):
     """Kills the warmer, so long after it was there as the command line says; in the system too, if it comes to that."""
     kill = """read -r line </proc/cmdline
@@ -167,6 +178,7 @@ CASES = [
     Case("disk-grown", "complete", prepare=disk_changed(grown)),
     Case("partition-moved", "complete", prepare=disk_changed(moved)),
     Case("disk-under-another-name", "complete", device="virtio"),
+    Case("io-uring-refused", "complete", prepare=files_over(without_io_uring), engine="pread ("),
     Case("switched-off", None, words=["ebs_prewarm=off"]),
     Case("tracing-refused", None, words=["ebs_prewarm=record", "lockdown=confidentiality"]),
 ]
@@ -236,7 +248,7 @@ def one(lab, case, prepared, number):
     )
     report = boot.json("ebs-prewarm/initramfs.json") or {}
     return {"ready_s": boot.ready_s, "why": boot.why, "end": report.get("end"), "error": report.get("error"),
-            "errors": report.get("totals", {}).get("errors", 0), "cpu_s": report.get("totals", {}).get("cpu_s")}
+            "engine": report.get("engine", ""), "errors": report.get("totals", {}).get("errors", 0), "cpu_s": report.get("totals", {}).get("cpu_s")}
 
 
 def judged(case, boots, limit):
@@ -250,6 +262,8 @@ def judged(case, boots, limit):
     wrong += [f"the report says {boot['end']}, not {case.end}" for boot in boots if boot["end"] != case.end]
     wrong += [f"{boot['errors']} unreadable blocks in the report, not {case.errors}" for boot in boots
               if boot["errors"] < case.errors]
+    wrong += [f"the engine of the report is {boot['engine']}, not {case.engine}" for boot in boots
+              if not boot["engine"].startswith(case.engine)]
     cpu = [boot["cpu_s"] for boot in boots if boot["cpu_s"] is not None]
     return {"case": case.name, "ready_s": median, "times_s": ready, "end": boots[0]["end"], "error": boots[0]["error"],
             "cpu_s": statistics.median(cpu) if cpu else None, "limit_s": limit, "late": late, "wrong": wrong}

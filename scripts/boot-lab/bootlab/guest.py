@@ -30,6 +30,8 @@ HYDRATION_S = 30
 DISKS = {"main": SERIAL, "bad": SERIAL[:-1] + "1"}
 # A disk whose reads take a minute is waited for, as EBS's users are told to.
 WORDS = ["console=ttyS0", "quiet", "panic=-1", "nvme_core.io_timeout=4294967295", *CHEAP]
+# As in `.ci/static`.
+STATIC_TARGETS = [("x86_64-unknown-linux-musl", []), ("x86_64-unknown-linux-gnu", ["-Ctarget-feature=+crt-static"])]
 
 
 @dataclass
@@ -45,6 +47,19 @@ class Ended:
 
     def text(self, name):
         return self.files.get(name, b"").decode(errors="replace")
+
+
+def confine(directory):
+    """Makes `guest/confine.rs`, static, for the target that there is."""
+    path, problems = directory / "confine", []
+    for target, flags in STATIC_TARGETS:
+        try:
+            run("rustc", "--edition", "2024", "-O", "-Cpanic=abort", "-Cstrip=symbols", "--target", target, *flags,
+                "-o", path, HERE / "guest/confine.rs")
+            return path
+        except LabError as error:
+            problems.append(str(error))
+    raise LabError("\n".join(problems))
 
 
 def initramfs(parts, checks):

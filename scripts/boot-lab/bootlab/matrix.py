@@ -24,8 +24,6 @@ PACKAGE = "linux-image-cloud-amd64"
 # Its busybox has what the guests' scripts use.
 BUSYBOX = ("busybox-static", "bookworm")
 RECIPE = 2
-# As in `.ci/static`.
-STATIC_TARGETS = [("x86_64-unknown-linux-musl", []), ("x86_64-unknown-linux-gnu", ["-Ctarget-feature=+crt-static"])]
 TREE_SIZES = [8 << 10, 40 << 10, 300 << 10, 1 << 20, 16 << 10, 2 << 20] * 3
 NOTHING = "nothing came of it: the guest did not get so far"
 # What a kernel writes when it finds a fault in itself.
@@ -146,21 +144,9 @@ class Matrix:
         self.shelf = Shelf(options)
         self.disk = disk()
         self.parts = {
-            "bin/busybox": self.shelf.busybox(), "bin/ebs-prewarm": static, "bin/confine": self.confine(),
+            "bin/busybox": self.shelf.busybox(), "bin/ebs-prewarm": static, "bin/confine": guest.confine(self.output),
             **{f"profiles/{name}.bin": self.profile(name, *profile) for name, profile in checks.PROFILES.items()},
         }
-
-    def confine(self):
-        """Static, for the target that there is."""
-        path, problems = self.output / "confine", []
-        for target, flags in STATIC_TARGETS:
-            try:
-                run("rustc", "--edition", "2024", "-O", "-Cpanic=abort", "-Cstrip=symbols", "--target", target, *flags,
-                    "-o", path, image.HERE / "guest/confine.rs")
-                return path
-            except LabError as error:
-                problems.append(str(error))
-        raise LabError("\n".join(problems))
 
     def profile(self, name, units, length):
         """Compiled, of a piece of each unit, in the order given."""

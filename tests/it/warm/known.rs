@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::profile::mbr;
+use ebs_prewarm::engine::are_too_many;
 use ebs_prewarm::findings::{self, Best, Findings, Unit};
 use ebs_prewarm::volume::Identity;
 
@@ -56,7 +57,9 @@ fn what_bench_found_of_a_volume_is_what_warm_touches_by() {
     assert_eq!(stats.cold_units, 0, "{report:#}");
     assert_eq!((number(&report, "/unit_bytes"), report["mode"].as_str()), (FINE_UNIT, Some("touch")));
     assert!(notes(&report).contains("units of 128KiB, as `bench` found on this volume"), "{report:#}");
-    assert!(number(&report, "/totals/verified") > 0 && number(&report, "/totals/verify_failed") == 0);
+    let [verified, failed] =
+        ["verified", "verify_failed"].map(|of| number(&report, &format!("/totals/{of}")));
+    assert!(verified > 0 && !are_too_many(failed, verified), "{failed} of {verified}");
     let bytes = number(&report, "/totals/bytes_read");
     assert_eq!(bytes, 4096 * 65 * 32 * UNIT / FINE_UNIT, "one block a unit: {report:#}");
 }
