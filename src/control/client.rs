@@ -1,6 +1,7 @@
 //! Those who ask a daemon: with a time after which they go on without an answer, whatever the daemon does.
 //!
-//! Holds: nothing here waits longer than it was told to; an answer is read up to its limit.
+//! Holds: nothing here waits longer than it was told to, or a second, where somebody listens; an answer is read up to its
+//! limit.
 
 use super::protocol::{self, ANSWER_BYTES_MAX, Answer, Request, Waited};
 use super::status::Status;
@@ -13,6 +14,10 @@ use std::time::{Duration, Instant};
 
 /// A daemon that lives answers within a thousandth of it.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// To ask once takes far less, and on a machine that is busy booting perhaps as much: also for who does not want to wait.
+const TO_ASK: Duration = Duration::from_secs(1);
+/// How often it is asked again where it lets us go without an answer: others may have crowded in.
+const TRIES: u32 = 5;
 /// How often a daemon that is not there yet is looked for.
 const LOOK_PERIOD: Duration = Duration::from_millis(50);
 
@@ -39,7 +44,9 @@ fn connect(path: PathBuf, until: Instant) -> io::Result<UnixStream> {
 }
 
 impl Connection {
+    /// Where nobody listens, that shows at once.
     fn new(path: &Path, until: Instant, request: &Request) -> io::Result<Connection> {
+        let until = until.max(Instant::now() + TO_ASK);
         let mut stream = connect(path.into(), until)?;
         stream.set_write_timeout(Some(left(until)?))?;
         stream.write_all(&protocol::line(request))?;
@@ -78,6 +85,11 @@ fn is_absent(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
+fn is_let_go(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(kind, UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
 fn failed(path: &Path, cause: io::Error) -> Error {
     let shown = path.display();
     let kind = cause.kind();
@@ -100,10 +112,24 @@ fn failed(path: &Path, cause: io::Error) -> Error {
 
 /// Asks, and gives the answer.
 pub fn ask(path: &Path, request: &Request) -> Result<Answer> {
-    let asked = Connection::new(path, Instant::now() + PATIENCE, request);
-    let line = asked.and_then(|mut connection| connection.line()).map_err(|error| failed(path, error))?;
-    let line = line.ok_or_else(|| failed(path, io::ErrorKind::UnexpectedEof.into()))?;
+    let until = Instant::now() + PATIENCE;
+    let mut tries = 1;
+    let line = loop {
+        match asked(path, until, request) {
+            Ok((_, line)) => break line,
+            Err(error) if is_let_go(error.kind()) && tries < TRIES => tries += 1,
+            Err(error) => return Err(failed(path, error)),
+        }
+        std::thread::sleep(LOOK_PERIOD);
+    };
     understood(path, protocol::answer(&line)?)
+}
+
+/// One connection's question, with the first line of the answer.
+fn asked(path: &Path, until: Instant, request: &Request) -> io::Result<(Connection, Vec<u8>)> {
+    let mut connection = Connection::new(path, until, request)?;
+    let line = connection.line()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok((connection, line))
 }
 
 fn understood(path: &Path, answer: Answer) -> Result<Answer> {
@@ -119,10 +145,8 @@ fn understood(path: &Path, answer: Answer) -> Result<Answer> {
 
 /// Asks it to end, and waits until it has.
 pub fn stop(path: &Path) -> Result<()> {
-    let asked = Connection::new(path, Instant::now() + PATIENCE, &Request::Stop {});
-    let mut connection = asked.map_err(|error| failed(path, error))?;
-    let line = connection.line().map_err(|error| failed(path, error))?;
-    let line = line.ok_or_else(|| failed(path, io::ErrorKind::UnexpectedEof.into()))?;
+    let asked = asked(path, Instant::now() + PATIENCE, &Request::Stop {});
+    let (mut connection, line) = asked.map_err(|error| failed(path, error))?;
     understood(path, protocol::answer(&line)?)?;
     // The connection ends with the process.
     match connection.line() {
@@ -132,12 +156,9 @@ pub fn stop(path: &Path) -> Result<()> {
     }
 }
 
-/// To ask once takes a moment, also for one who does not want to wait.
-const TO_ASK: Duration = Duration::from_millis(100);
-
 /// Waits until a stage is warm, for so long, and for a daemon that is not there yet. Who looks on is told how far it is.
 pub fn wait(path: &Path, stage: &str, timeout: Duration, look: &mut dyn FnMut(&Status)) -> Result<()> {
-    let until = Instant::now() + timeout.clamp(TO_ASK, protocol::WAIT_MAX);
+    let until = Instant::now() + timeout.min(protocol::WAIT_MAX);
     let mut seen = false;
     loop {
         let error = match wait_once(path, stage, until, &mut seen, look) {
@@ -145,11 +166,7 @@ pub fn wait(path: &Path, stage: &str, timeout: Duration, look: &mut dyn FnMut(&S
             Err(error) => error,
         };
         // Not there yet, killed and to be started again, or stopped in mid-answer.
-        let again = is_absent(error.kind())
-            || matches!(
-                error.kind(),
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-            );
+        let again = is_absent(error.kind()) || is_let_go(error.kind());
         let timed_out = error.kind() == io::ErrorKind::TimedOut;
         if !again && !timed_out {
             return Err(failed(path, error));
@@ -179,8 +196,9 @@ fn wait_once(
     seen: &mut bool,
     look: &mut dyn FnMut(&Status),
 ) -> io::Result<Result<()>> {
-    let left_ms = u64::try_from(left(until)?.as_millis()).unwrap_or(u64::MAX);
-    let request = Request::Wait { stage: stage.into(), timeout_ms: left_ms };
+    let left = until.saturating_duration_since(Instant::now());
+    let timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    let request = Request::Wait { stage: stage.into(), timeout_ms };
     let mut connection = Connection::new(path, until, &request)?;
     loop {
         let line = connection.line()?.ok_or(io::ErrorKind::UnexpectedEof)?;

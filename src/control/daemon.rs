@@ -29,8 +29,9 @@ const PERIOD_IDLE: Duration = Duration::from_millis(100);
 /// A stop is waited for so long: a read that stalls has a second, a verification sees it between two reads, and a unit is
 /// killed after five.
 const STOP_MAX: Duration = Duration::from_secs(4);
-/// Whoever waits is told the end, and gets as long to take it.
-const FAREWELL: Duration = Duration::from_millis(100);
+/// So many periods whoever has just come is answered, and so many at the most whoever waits is told the end and takes it.
+/// Counted, not timed: after a pause of the machine each gets its turn.
+const FAREWELLS: std::ops::Range<u32> = 5..30;
 /// Why it has ended where somebody asked for it.
 const TOLD_TO_END: &str = "it was told to end";
 /// How long the last metrics may take to be written: the report comes after them.
@@ -242,7 +243,12 @@ impl Round<'_> {
             sleep(if ended { PERIOD_IDLE } else { PERIOD }).await;
         }
         // Those who wait see the end in their next look.
-        sleep(FAREWELL).await;
+        for period in 0..FAREWELLS.end {
+            if period >= FAREWELLS.start && !plane.borrow().is_awaited() {
+                break;
+            }
+            sleep(PERIOD).await;
+        }
         if let Some(file) = self.metrics.take() {
             file.close(plane.borrow().metrics());
         }

@@ -37,8 +37,10 @@ enum Does {
     Asks,
     /// It takes its answer.
     Takes,
-    /// For a stage, or for the end.
+    /// For a stage.
     Waits,
+    /// It has asked for the end, and is told by that.
+    Stays,
     /// Its connection is shut.
     Leaves,
 }
@@ -104,6 +106,11 @@ impl Plane {
         }
     }
 
+    /// Whether somebody has yet to be told something.
+    pub fn is_awaited(&self) -> bool {
+        self.doing(&[Does::Takes, Does::Waits]) > 0
+    }
+
     /// How many do one of that.
     fn doing(&self, does: &[Does]) -> usize {
         self.clients.values().filter(|client| does.contains(&client.does)).count()
@@ -147,7 +154,7 @@ impl Plane {
                 self.end();
                 Answer::Done("it ends".into())
             }
-            Request::Wait { .. } if self.doing(&[Does::Waits]) >= WAITERS_MAX => {
+            Request::Wait { .. } if self.doing(&[Does::Waits, Does::Stays]) >= WAITERS_MAX => {
                 Answer::Error(format!("{WAITERS_MAX} wait already"))
             }
             Request::Wait { .. } => return None,
@@ -248,7 +255,7 @@ async fn answer(plane: &Shared, number: u64, stream: &Stream, request: Request) 
     };
     let taken = stream.write_all(protocol::line(&answer)).await.is_ok();
     if stays && taken {
-        plane.borrow_mut().does(number, Does::Waits, u64::MAX);
+        plane.borrow_mut().does(number, Does::Stays, u64::MAX);
     }
     stays && taken
 }

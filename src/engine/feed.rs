@@ -42,6 +42,11 @@ pub trait Feed {
     /// The next read; `in_flight` are under way.
     fn next(&mut self, now_ns: u64, in_flight: u32) -> Next;
 
+    /// Until when nothing at all is to be submitted, not even again or in pieces.
+    fn paused_until(&self, _now_ns: u64) -> Option<u64> {
+        None
+    }
+
     /// How many are left, where that is known.
     fn left(&self) -> Option<u64> {
         None

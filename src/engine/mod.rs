@@ -261,6 +261,11 @@ impl<S: Source + ?Sized> Loop<'_, S> {
     /// What to read next: what was refused, then the plan, then what failed; or the time at which the plan goes on.
     fn next(&mut self, reads: &mut impl Feed, now_ns: u64) -> Result<Option<Job>, u64> {
         let block_bytes = self.options.block_bytes;
+        // A feed that is asked for the plan says so itself: it may have an end to tell.
+        let again = !self.retry.is_empty() || self.failed.is_full() || self.exhausted;
+        if let Some(until_ns) = reads.paused_until(now_ns).filter(|_| again) {
+            return Err(until_ns);
+        }
         if let Some(job) = self.retry.pop_front() {
             return Ok(Some(job));
         }

@@ -139,6 +139,45 @@ fn a_bad_unit_read_in_full_is_no_device_that_is_gone() {
     assert_eq!(outcome.bytes_read, 39 * (512 << 10));
 }
 
+/// A plan that is paused from its end on.
+struct PausedAtEnd<I> {
+    reads: I,
+    has_ended: bool,
+}
+
+const PAUSED_NS: u64 = 5_000_000_000;
+
+impl<I: Iterator<Item = PlannedRead>> Feed for &mut PausedAtEnd<I> {
+    fn next(&mut self, _: u64, _: u32) -> Next {
+        let next = self.reads.next();
+        self.has_ended = next.is_none();
+        next.map_or(Next::End, Next::Read)
+    }
+
+    fn paused_until(&self, now_ns: u64) -> Option<u64> {
+        self.has_ended.then_some(now_ns + PAUSED_NS)
+    }
+}
+
+#[test]
+fn a_pause_is_for_the_pieces_of_what_failed_too() {
+    struct StopInIt<'a>(&'a AtomicBool);
+    impl Progress for StopInIt<'_> {
+        fn tick(&mut self, _: &Outcome, _: u32, now_ns: u64) {
+            self.0.store(now_ns > PAUSED_NS, Ordering::Relaxed);
+        }
+    }
+    let mut model = Model::named("gp3").unwrap();
+    model.set("eio_sectors", "100+3").unwrap();
+    let mut source = sim(model, 4);
+    let plan = whole(&source, Mode::Full);
+    let mut reads = PausedAtEnd { reads: plan.reads(), has_ended: false };
+    let stop = AtomicBool::new(false);
+    let outcome = run(&mut source, &mut reads, options(Depth::fixed(8)), &stop, &mut StopInIt(&stop));
+    assert!(matches!(outcome.end, End::Stopped), "{:?}", outcome.end);
+    assert_eq!((outcome.errors, outcome.left.len()), (0, 1), "nothing was looked for");
+}
+
 #[test]
 fn bad_blocks_are_looked_for_when_all_else_is_read() {
     let mut model = Model::named("gp3").unwrap();

@@ -85,6 +85,11 @@ pub fn kinds(warm: &[u64], unknown: &[u64]) -> Kinds {
     if wrong > WRONG_MAX { Kinds::Mixed { wrong } } else { Kinds::Apart { cut_ns: cut.exp() as u64 } }
 }
 
+/// Of latencies in nanoseconds; 1 at the least.
+pub fn median_ns(ns: &[u64]) -> f64 {
+    median(&mut ns.iter().copied().map(log).collect::<Vec<_>>()).exp()
+}
+
 /// Whether latencies in order of time rise or fall by more than a factor between the first and the last half, beyond
 /// chance (rank sum of Mann and Whitney, four deviations). Gives the factor.
 pub fn drift(ns: &[u64], factor_max: f64) -> Option<f64> {
@@ -97,8 +102,7 @@ pub fn drift(ns: &[u64], factor_max: f64) -> Option<f64> {
     let n = half as f64;
     let deviation = (n * n * (2.0 * n + 1.0) / 12.0).sqrt();
     let deviations = (below as f64 - n * n / 2.0) / deviation;
-    let logs = |part: &[u64]| median(&mut part.iter().copied().map(log).collect::<Vec<_>>());
-    let factor = (logs(late) - logs(early)).exp();
+    let factor = median_ns(late) / median_ns(early);
     (deviations.abs() > 4.0 && !(1.0 / factor_max..=factor_max).contains(&factor)).then_some(factor)
 }
 

@@ -359,9 +359,24 @@ fn latencies_that_do_not_separate_or_drift_are_said_to() {
         assert!(found.cold_share().0 < 0.2, "nothing is known of it: {:?}", found.cold_share());
         let mut source = odd(|offset| vec![offset / (512 << 10)], seed);
         // Credits that end after half a second.
-        source.warm_ns = |number, now_ns| warm_ns(number, 0) * if now_ns > 500_000_000 { 5 } else { 1 };
+        source.warm_ns = |number, now_ns| warm_ns(number, 0) * if now_ns > 500_000_000 { 25 } else { 1 };
         let found = probe_odd(source, seed);
         assert!(found.why_no_unit().unwrap().contains("drift"), "seed {seed}: {:?}", found.report());
+    }
+}
+
+#[test]
+fn warm_reads_that_drift_and_stay_far_from_cold_ones_hide_no_unit() {
+    for seed in 0..20 {
+        let mut source = odd(|offset| vec![offset / (512 << 10)], seed);
+        source.warm_ns = |number, now_ns| warm_ns(number, 0) * if now_ns > 500_000_000 { 3 } else { 1 };
+        let report = probe_odd(source, seed).report();
+        assert_eq!(
+            (report.unit.bytes, report.why.as_deref()),
+            (Some(512 << 10), None),
+            "seed {seed}: {report:?}"
+        );
+        assert!(report.notes[0].starts_with("warm reads changed 3."), "seed {seed}: {:?}", report.notes);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What was found, as it is told.
 
-use super::latency::drift;
+use super::latency::{drift, median_ns};
 use super::unit::{BLOCK_BYTES, SURE};
 use super::{End, Found, Kinds, chance};
 use crate::report::{ColdShare, Distance, LatencyUs, ProbeReport, SCHEMA, UnitFound, histogram_us};
@@ -13,6 +13,13 @@ const COLD_MIN: u64 = 8;
 const WARM_DRIFT_MAX: f64 = 2.0;
 /// Cold ones queue up behind each other: four transfers of 4 MiB at 140 MB/s take three times 35 ms.
 const COLD_DRIFT_MAX: f64 = 4.0;
+/// Warm reads that drift are still told from cold ones where the slower half of them stays so many times below the cut.
+const WELL_BELOW: f64 = 3.0;
+
+/// A factor, whichever way.
+fn times(factor: f64) -> String {
+    format!("{:.1} times", factor.max(1.0 / factor))
+}
 
 impl Found {
     /// First reads, and those of them that were cold.
@@ -56,11 +63,9 @@ impl Found {
     /// Why the unit cannot be told.
     pub fn why_no_unit(&self) -> Option<String> {
         let (all, cold) = self.first_reads();
-        let drifts =
-            drift(&self.seen.again, WARM_DRIFT_MAX).or_else(|| drift(&self.cold_ns(), COLD_DRIFT_MAX));
-        if let Some(factor) = drifts {
-            let factor = factor.max(1.0 / factor);
-            return Some(format!("latencies drift: they changed {factor:.1} times while it was looked"));
+        let warm = self.warm_drift().filter(|_| !self.is_warm_well_below());
+        if let Some(factor) = warm.or_else(|| drift(&self.cold_ns(), COLD_DRIFT_MAX)) {
+            return Some(format!("latencies drift: they changed {} while it was looked", times(factor)));
         }
         if let Kinds::Mixed { wrong } = self.kinds {
             let wrong = 100.0 * wrong;
@@ -88,6 +93,18 @@ impl Found {
             }
             Some(_) => None,
         }
+    }
+
+    fn warm_drift(&self) -> Option<f64> {
+        drift(&self.seen.again, WARM_DRIFT_MAX)
+    }
+
+    /// Whether the slower half of the repeated reads, early or late, is far from what is cold.
+    fn is_warm_well_below(&self) -> bool {
+        let Kinds::Apart { cut_ns } = self.kinds else { return false };
+        let (early, late) = self.seen.again.split_at(self.seen.again.len() / 2);
+        let slower_ns = median_ns(early).max(median_ns(late));
+        slower_ns * WELL_BELOW < cut_ns as f64
     }
 
     fn short(&self) -> &'static str {
@@ -132,6 +149,18 @@ impl Found {
         all
     }
 
+    fn notes(&self) -> Vec<String> {
+        let is_told = self.unit_bytes().is_some();
+        let factor = self.warm_drift().filter(|_| is_told);
+        let told = |factor| {
+            format!(
+                "warm reads changed {} while it was looked: others use the machine, or its credits ended",
+                times(factor)
+            )
+        };
+        factor.map(told).into_iter().collect()
+    }
+
     /// As a report; who calls adds what it knows of the device.
     pub fn report(&self) -> ProbeReport {
         let (all, cold) = self.first_reads();
@@ -165,6 +194,7 @@ impl Found {
             errors: self.errors,
             abandoned: self.abandoned,
             distances: self.distances(),
+            notes: self.notes(),
             ..ProbeReport::default()
         }
     }

@@ -322,14 +322,18 @@ impl<'a> WarmFeed<'a> {
         stage.map(|stage| stage as u16)
     }
 
+    fn paused_until(&self, now_ns: u64) -> Option<u64> {
+        self.surroundings.control.pause.load(Ordering::Relaxed).then(|| now_ns + PAUSE_NS)
+    }
+
     fn next_of(&mut self, now_ns: u64, in_flight: u32) -> Next {
         self.take_seen();
         if self.warmth.verdict() == Verdict::Warm {
             self.settle_warm();
             return Next::End;
         }
-        if self.surroundings.control.pause.load(Ordering::Relaxed) {
-            return Next::NotBefore(now_ns + PAUSE_NS);
+        if let Some(until_ns) = self.paused_until(now_ns) {
+            return Next::NotBefore(until_ns);
         }
         match self.warmth.ask(in_flight) {
             Ask::Again(read) => return self.give(read, Work::Again),
@@ -366,6 +370,10 @@ impl<'a> WarmFeed<'a> {
 impl Feed for &mut WarmFeed<'_> {
     fn next(&mut self, now_ns: u64, in_flight: u32) -> Next {
         self.next_of(now_ns, in_flight)
+    }
+
+    fn paused_until(&self, now_ns: u64) -> Option<u64> {
+        WarmFeed::paused_until(self, now_ns)
     }
 
     fn left(&self) -> Option<u64> {

@@ -125,7 +125,9 @@ fn already_warm(pass: &Pass, units: u64) -> Option<u64> {
         return Some(units);
     }
     let verdict = pass.verdict.as_ref().filter(|verdict| verdict.warm_ns > 0)?;
-    Some(pass.outcome.latency_us.count_between(0, verdict.surely_warm_ns() / 1000))
+    let found = pass.outcome.latency_us.count_between(0, verdict.surely_warm_ns() / 1000);
+    // Those that were looked into before their turn are warm by that.
+    Some(found.saturating_sub(pass.looked_into))
 }
 
 fn stages(plan: &Plan, pass: &Pass) -> Vec<StageReport> {

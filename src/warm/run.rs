@@ -74,15 +74,32 @@ pub(super) struct Pass {
     pub uptime_ns: u64,
     /// What was left out.
     pub skipped: Skipped,
+    /// Units that were looked into, out of turn, to find out whether they are warm.
+    pub looked_into: u64,
 }
 
 /// What one run of a plan must keep to.
 #[derive(Clone, Copy)]
 struct Limits {
     pace: Pace,
-    deadline: Option<Duration>,
+    deadline: Option<Deadline>,
     reads_max: u64,
     warm_ns: Option<u64>,
+}
+
+/// So long after its run has begun, or after a moment before that, in nanoseconds since the kernel started.
+#[derive(Clone, Copy)]
+struct Deadline {
+    after: Duration,
+    since_ns: Option<u64>,
+}
+
+impl Deadline {
+    /// When, for a run that begins now, by two clocks.
+    fn at_ns(self, now_ns: u64, uptime_ns: u64) -> u64 {
+        let spent_ns = self.since_ns.map_or(0, |since_ns| uptime_ns.saturating_sub(since_ns));
+        now_ns.saturating_add(as_ns(self.after).saturating_sub(spent_ns))
+    }
 }
 
 struct Run<'a> {
@@ -163,7 +180,7 @@ impl Run<'_> {
         let (bound, options) = (self.bound, self.options);
         let limits = Limits {
             pace: Pace::new(options.iops, options.rate),
-            deadline: options.deadline,
+            deadline: options.deadline.map(|after| Deadline { after, since_ns: None }),
             reads_max: u64::MAX,
             warm_ns: None,
         };
@@ -177,13 +194,12 @@ impl Run<'_> {
         self.wait_for_turn(self.options.rest.jitter);
         let (bound, options) = (self.bound, self.options);
         let warm_ns = first.and_then(|done| done.warm_ns);
-        let since_s = first.map_or(0.0, |done| as_s(process::uptime_ns()) - done.report.first_read_uptime_s);
-        let spent = Duration::from_secs_f64(since_s.max(0.0));
+        let since_ns = first.map(|done| (done.report.first_read_uptime_s * 1e9) as u64);
         let stop = self.hooks.stop;
         let of = |stages: &Plan| {
             let nothing = || Error::failed("failed to find anything to read");
             let plan = bound.rest(stages, options, stop)?.ok_or_else(nothing)?;
-            let limits = rest_limits(options, &plan, warm_ns, spent);
+            let limits = rest_limits(options, &plan, warm_ns, since_ns);
             Ok::<_, Error>((plan, limits))
         };
         // What the stages have shown of the unit holds for the rest.
@@ -217,8 +233,8 @@ impl Run<'_> {
         };
         if let Some((plan, again)) = &in_full {
             journal.forget();
-            let spent = Duration::from_nanos(process::uptime_ns().saturating_sub(pass.uptime_ns));
-            let deadline = limits.deadline.map(|deadline| deadline.saturating_sub(spent));
+            let since = |deadline: Deadline| deadline.since_ns.or(Some(pass.uptime_ns));
+            let deadline = limits.deadline.map(|deadline| Deadline { since_ns: since(deadline), ..deadline });
             let mut none = Journal::none(plan.totals().reads);
             let second = self.pass(plan, Limits { deadline, ..*again }, &mut none)?;
             let first = std::mem::replace(&mut report, report::of(self.bound, plan, &second));
@@ -277,7 +293,7 @@ impl Run<'_> {
         let (now_ns, uptime_ns) = (source.now_ns(), process::uptime_ns());
         let idle = plan.stages().iter().position(|stage| IDLE_STAGES.contains(&stage.name.as_str()));
         let idle = idle.map_or(u16::MAX, |index| index as u16);
-        let deadline_ns = limits.deadline.map(|deadline| now_ns.saturating_add(as_ns(deadline)));
+        let deadline_ns = limits.deadline.map(|deadline| deadline.at_ns(now_ns, uptime_ns));
         let engine_options = EngineOptions {
             depth,
             pace: limits.pace,
@@ -329,7 +345,8 @@ impl Run<'_> {
         // What the run did before its first read is in the time to it.
         let first_ns = outcome.stages.iter().filter_map(|stage| stage.started_ns).min().unwrap_or(now_ns);
         let uptime_ns = uptime_ns + first_ns.saturating_sub(now_ns);
-        Ok(Pass { outcome, cells_left, verdict, uptime_ns, skipped })
+        let looked_into = looked_into.len() as u64;
+        Ok(Pass { outcome, cells_left, verdict, uptime_ns, skipped, looked_into })
     }
 
     /// The share of the limits on all volumes, for reads of a plan.
@@ -367,7 +384,7 @@ impl Run<'_> {
 }
 
 /// What a plan of the rest must keep to, so long after the first read of the stages.
-fn rest_limits(options: &Options, plan: &Plan, warm_ns: Option<u64>, spent: Duration) -> Limits {
+fn rest_limits(options: &Options, plan: &Plan, warm_ns: Option<u64>, since_ns: Option<u64>) -> Limits {
     let rest = &options.rest;
     // What a read hydrates: its unit, or where every byte is read what it reads.
     let bytes = match plan.shape().mode {
@@ -381,7 +398,10 @@ fn rest_limits(options: &Options, plan: &Plan, warm_ns: Option<u64>, spent: Dura
     };
     Limits {
         pace: Pace::new(if iops == 0 { options.iops } else { iops }, options.rate),
-        deadline: rest.deadline.or(options.deadline.map(|deadline| deadline.saturating_sub(spent))),
+        deadline: match rest.deadline {
+            Some(after) => Some(Deadline { after, since_ns: None }),
+            None => options.deadline.map(|after| Deadline { after, since_ns }),
+        },
         reads_max: if rest.budget_bytes == 0 { u64::MAX } else { rest.budget_bytes / bytes },
         warm_ns,
     }

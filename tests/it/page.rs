@@ -86,7 +86,7 @@ fn the_map_of_a_warming_shows_what_the_emulator_hydrated() {
     if !require_root() || !require("chromium") {
         return;
     }
-    let volume = Volume::new(600, "io2", &["first_read=3ms", "eio_units=41"]);
+    let volume = Volume::new(600, "io2", &["first_read=30ms", "eio_units=41"]);
     let boot: Vec<u64> = (0..60).map(|number| 5 + 9 * number).collect();
     let later: Vec<u64> = (0..40).map(|number| 8 + 3 * number).collect();
     let ranges = |units: &[u64]| units.iter().map(|unit| (unit * UNIT, 4096)).collect::<Vec<_>>();

@@ -130,7 +130,9 @@ fn the_recorder_that_looks_for_its_stop_file_on_the_disk_leaves_that_out() {
     let place = disk.mount();
     fs::create_dir_all(format!("{place}/deep/down")).unwrap();
     disk.unmount();
-    disk.mount();
+    // The kernel itself reads a while after it has mounted what may be written.
+    run_well("mount", &["-o", "ro,noload", &disk.device, &place]);
+    disk.mounted = true;
     // The first look for the file is before the first wait, so there is one however short the time is.
     let file = format!("{place}/deep/down/up");
     let output = disk.record("a.rec", &["--until-file", &file, "--for", "1ms"]).output().unwrap();

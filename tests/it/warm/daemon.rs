@@ -309,9 +309,12 @@ fn blocks_that_cannot_be_read_are_told_and_keep_nobody_waiting() {
         return;
     }
     let (volume, profile) = staged(&["eio_units=105"]);
+    // Before it is there, for it ends with the warming.
+    let [initrd, ready] = ["initrd", "ready"]
+        .map(|stage| start(asks(&volume, &format!("wait --stage {stage} --timeout 120s"))));
     let warm = start(daemon(&volume, &format!("--profile {profile} --mode touch --exit")));
-    run(asks(&volume, "wait --stage initrd --timeout 120s")).ok();
-    run(asks(&volume, "wait --stage ready --timeout 120s")).exits(3, &["1 reads failed"]);
+    initrd.end().ok();
+    ready.end().exits(3, &["1 reads failed"]);
     warm.end().exits(3, &["failed to read 8 blocks"]);
 }
 

@@ -9,8 +9,10 @@ use ebs_prewarm::volume::Identity;
 
 /// Unit of the model `fine`.
 const FINE_UNIT: u64 = 128 * KIB;
-/// So slow a first read that no machine takes it for a warm one; and nothing else that takes time.
+/// Nothing but first reads takes time.
 const SOON: &[&str] = &["hydration=0", "throughput=0", "iops=0"];
+/// And those so much that no busy machine takes them for warm ones.
+const FAR_APART: &[&str] = &["hydration=0", "throughput=0", "iops=0", "first_read=150ms", "sigma=0"];
 
 /// A volume of the model `fine` that is recognised by its partition table, 0x`signature`.
 fn fine(signature: u32, units: u64, sets: &[&str]) -> Volume {
@@ -43,8 +45,7 @@ fn what_bench_found_of_a_volume_is_what_warm_touches_by() {
     if !require_root() {
         return;
     }
-    // The model as it is.
-    let volume = fine(0xf1e1_0001, 65 * 32, &[]);
+    let volume = fine(0xf1e1_0001, 65 * 32, &["first_read=60ms", "sigma=0.1"]);
     let folder = volume.path("findings");
     let bench = format!("--methods touch@32,full@32 --first-touches 64 --budget 512MiB --findings {folder}");
     run(volume.verb("bench", &bench)).ok();
@@ -73,13 +74,13 @@ fn what_probe_kept_serves_a_profile_as_well() {
     let folder = volume.path("findings");
     run(volume.verb("probe", &format!("--save --findings {folder}"))).ok();
     volume.reset();
-    let profile = volume.profile(&[("ready", &[(3 * UNIT, 2 * UNIT), (40 * UNIT + 8192, 4096)])]);
+    let profile = volume.profile(&[("ready", &[(3 * UNIT, 4 * UNIT), (40 * UNIT + 8192, 4096)])]);
     run(volume.warm(&format!("--profile {profile} --findings {folder}"))).ok();
-    let expected = (12..20).chain([160]);
+    let expected = (12..28).chain([160]);
     // The partition table lies in the first.
     assert_eq!(set(volume.hydrated()), set(expected.chain([0])));
     let report = volume.report();
-    assert_eq!((number(&report, "/unit_bytes"), number(&report, "/totals/reads")), (FINE_UNIT, 9));
+    assert_eq!((number(&report, "/unit_bytes"), number(&report, "/totals/reads")), (FINE_UNIT, 17));
     assert!(notes(&report).contains("as `probe` found on this volume"), "{report:#}");
 }
 
@@ -88,7 +89,7 @@ fn a_wrong_unit_is_noticed_by_whomever_it_was_named_and_no_unit_stays_cold() {
     if !require_root() {
         return;
     }
-    let volume = fine(0xf1e1_0003, 96, SOON);
+    let volume = fine(0xf1e1_0003, 96, FAR_APART);
     let wrong = claimed(&volume, UNIT, "touch");
     let none = volume.path("none");
     for args in [
@@ -117,7 +118,7 @@ fn a_unit_that_the_stages_show_to_be_wrong_is_not_touched_by_in_the_rest() {
     if !require_root() {
         return;
     }
-    let volume = fine(0xf1e1_0004, 96, SOON);
+    let volume = fine(0xf1e1_0004, 96, FAR_APART);
     let all: Vec<(u64, u64)> = (10..40).map(|unit| (unit * UNIT + 8192, 8192)).collect();
     let profile = volume.profile(&[("ready", &all)]);
     let line = format!("--profile {profile} --rest all --findings {}", volume.path("none"));
@@ -155,7 +156,7 @@ fn findings_of_another_volume_or_damaged_ones_cost_no_warming_and_are_not_believ
     if !require_root() {
         return;
     }
-    let (volume, other) = (fine(0xf1e1_0006, 48, SOON), fine(0xf1e1_0007, 48, SOON));
+    let (volume, other) = (fine(0xf1e1_0006, 48, FAR_APART), fine(0xf1e1_0007, 48, SOON));
     let folder = claimed(&other, 64 * KIB, "touch");
     run(volume.warm(&format!("--rest all --mode full --findings {folder}"))).ok();
     assert_eq!(number(&volume.report(), "/unit_bytes"), UNIT);

@@ -190,6 +190,20 @@ pub(crate) fn read_report(path: &Path) -> Value {
     report
 }
 
+/// Waits until a process has something open whose name contains this.
+fn wait_for_file(pid: i32, name: &str) {
+    let start = Instant::now();
+    let is_it = |entry: std::io::Result<fs::DirEntry>| {
+        entry
+            .and_then(|entry| fs::read_link(entry.path()))
+            .is_ok_and(|to| to.to_string_lossy().contains(name))
+    };
+    while !fs::read_dir(format!("/proc/{pid}/fd")).unwrap().any(is_it) {
+        assert!(start.elapsed() < HANG, "it opens no {name}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// How a program ended.
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,

@@ -54,7 +54,11 @@ fn a_second_process_waits_for_the_first_and_has_nothing_left_to_read() {
     volume.wait_for(20);
     let mut second = volume.verb("warm", &line);
     second.args(["--log", "info", "--report", &volume.path("second.json")]);
+    // However long the second takes to come.
+    first.signal(libc::SIGSTOP);
     let second = start(second);
+    wait_for_file(second.pid(), ".journal");
+    first.signal(libc::SIGCONT);
     first.end().exits(0, &[]);
     second.end().exits(0, &["another process warms this volume"]);
     let report = read_report(Path::new(&volume.path("second.json")));
@@ -158,12 +162,26 @@ fn a_device_that_is_named_is_waited_for() {
     warm.end().exits(0, &[]);
 }
 
+/// Waits until a process has taken a signal upon itself.
+fn heeds(pid: i32, signal: i32) {
+    let start = Instant::now();
+    let caught = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(mask, 16).unwrap() & (1 << (signal - 1)) != 0
+    };
+    while !caught() {
+        assert!(start.elapsed() < HANG, "it heeds no signal");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn a_stop_ends_the_waiting_for_a_device() {
     let mut command = Command::new(BIN);
     command.args(["warm", "--rest", "all", "--wait", "1h", "--device", "/none"]);
     let warm = start(command);
-    std::thread::sleep(Duration::from_millis(200));
+    heeds(warm.pid(), libc::SIGTERM);
     warm.signal(libc::SIGTERM);
     warm.end().exits(1, &["failed to open device `/none`"]);
 }
@@ -225,7 +243,7 @@ fn allocated_is_warmed(mkfs: &[&str], free: impl Fn(&Path) -> Vec<(u64, u64)>) {
         (0..40).step_by(3).for_each(|number| fs::remove_file(dir.join(format!("file-{number}"))).unwrap());
         run_well(Command::new("umount").arg(&dir));
     };
-    let volume = Volume { cold: ColdLoop::made(make, "gp3", &["hydration=0", "first_read=1ms"]) };
+    let volume = Volume { cold: ColdLoop::made(make, "gp3", &["hydration=0", "first_read=20ms", "sigma=0"]) };
     let free = free(volume.cold.file().image());
     let free: BTreeSet<u64> = set(free.into_iter().flat_map(|(start, end)| start.div_ceil(UNIT)..end / UNIT));
     let used: BTreeSet<u64> = units_of([(0, bytes)]).difference(&free).copied().collect();
@@ -324,23 +342,23 @@ fn the_rest_stands_back_for_whoever_reads_and_is_done_afterwards() {
     if !require_root() {
         return;
     }
-    let volume = Volume::new(400, "gp3", STEADY);
-    // Warm, and read for as long as the rest would take by itself and longer.
-    let device = fs::File::open(volume.device()).unwrap();
-    let read = |offset| crate::support::read_direct(Path::new(&volume.device()), offset, 4096).unwrap();
-    read(0);
-    let warm = start(volume.warm("--rest all --mode touch"));
-    volume.wait_for(40);
-    let reader_from = volume.stats();
-    (0..3000).for_each(|_| _ = read(0));
-    let reader_to = volume.stats();
-    drop(device);
-    let by_rest = (reader_to.touched.len() - reader_from.touched.len()) as u64;
-    // Had it not stood back it would have read 200 a second beside the reader's thousand.
-    assert!(by_rest < 3000 / 12, "{by_rest} units beside 3000 reads");
-    assert!(reader_to.cold_units > 0, "there was something to stand back with");
-    warm.end().exits(0, &[]);
-    let report = volume.report();
-    assert_eq!(volume.hydrated().len(), 400);
+    const STALL_S: u64 = 6;
+    let sets = [STEADY, &["stall_fetch=0", "stall=6s"]].concat();
+    let volume = Volume::new(400, "gp3", &sets);
+    // Somebody waits for the disk all the time, for longer than the rest would take by itself.
+    let device = volume.device();
+    let reader = std::thread::spawn(move || {
+        crate::support::read_direct(Path::new(&device), 399 * UNIT, 4096).unwrap()
+    });
+    volume.wait_for(1);
+    run(volume.warm("--rest all --mode touch")).ok();
+    reader.join().unwrap();
+    let (stats, report) = (volume.stats(), volume.report());
+    assert_eq!((stats.touched.len(), stats.touched[0].unit), (400, 399));
+    let over_ns = stats.touched[0].at_ns + STALL_S * 1_000_000_000;
+    let beside = stats.touched[1..].iter().filter(|touch| touch.at_ns < over_ns).count() as u64;
+    // Ten a second, and what is asked for before anybody is seen and to find out whether the volume is warm. Had it not stood
+    // back it would have read 200 a second.
+    assert!(beside <= 10 * STALL_S + 32 + 48, "{beside} units beside somebody's read");
     assert!(seconds(&report, "/totals/held_back_s") > 0.0, "{report:#}");
 }

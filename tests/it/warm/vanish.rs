@@ -47,7 +47,7 @@ fn an_image_cut_short_under_the_device_is_read_as_far_as_it_goes() {
     if !require_root() {
         return;
     }
-    let volume = Volume::new(60, "gp3", SLOW);
+    let volume = Volume::new(60, "gp3", &["hydration=5MB/s", "first_read=10ms"]);
     let warm = start(volume.warm("--rest all --mode touch"));
     volume.wait_for(3);
     // Behind what is under way at most: 40 units stay.
@@ -72,31 +72,18 @@ fn a_file_that_shrinks_ends_where_it_ends() {
     fs::File::create(&image).unwrap().set_len(100 * UNIT).unwrap();
     let report = dir.path().join("report.json");
     let mut command = Command::new(BIN);
-    // Two seconds for 100 reads: the last 40 are not begun when the file is cut.
-    command.args(["warm", "--rest", "all", "--mode", "touch", "--iops", "50", "--device"]).arg(&image);
+    // Five seconds for 100 reads: the last 40 are not begun when the file is cut.
+    command.args(["warm", "--rest", "all", "--mode", "touch", "--iops", "20", "--device"]).arg(&image);
     command.arg("--report").arg(&report);
     let warm = start(command);
-    wait_for_ring(warm.pid());
+    // By then it has measured the device.
+    wait_for_file(warm.pid(), "io_uring");
     fs::File::options().write(true).open(&image).unwrap().set_len(60 * UNIT + 700).unwrap();
     warm.end().exits(1, &["failed to warm", "nothing but errors"]);
     let report = read_report(&report);
     assert_eq!((report["end"].as_str(), number(&report, "/totals/reads")), (Some("device gone"), 60));
     assert!(report["unreadable"].to_string().contains("past the end of the device"), "{report:#}");
     assert_eq!(number(&report, "/unreadable/0/start_sector"), 60 * UNIT_SECTORS + 1);
-}
-
-/// Waits until a process has its ring: by then it has measured the device.
-fn wait_for_ring(pid: i32) {
-    let start = Instant::now();
-    let is_ring = |entry: std::io::Result<fs::DirEntry>| {
-        entry
-            .and_then(|entry| fs::read_link(entry.path()))
-            .is_ok_and(|to| to.to_string_lossy().contains("io_uring"))
-    };
-    while !fs::read_dir(format!("/proc/{pid}/fd")).unwrap().any(is_ring) {
-        assert!(start.elapsed() < HANG, "it makes no ring");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]
