@@ -91,8 +91,7 @@ pub struct Totals {
     pub held_back_s: f64,
     /// Touched units that were read again elsewhere.
     pub verified: u64,
-    /// Those of them that took as long as a cold read. On a busy machine some do; more than a quarter, and the unit is
-    /// smaller than was thought.
+    /// Those of them that took as long as a cold read, as some do on a busy machine.
     pub verify_failed: u64,
     /// From the first read to the end of the last.
     pub elapsed_s: f64,
@@ -169,6 +168,8 @@ pub struct WarmReport {
     pub mode: String,
     /// Unit that the plan was made for, in bytes.
     pub unit_bytes: u64,
+    /// Whether touching a block of each was not enough: more of those verified were cold than is a busy machine's doing.
+    pub unit_is_wrong: bool,
     /// What carried the reads.
     pub engine: String,
     pub stages: Vec<StageReport>,
@@ -209,6 +210,7 @@ impl WarmReport {
         self.series.iter_mut().for_each(|(_, bytes, _)| *bytes = (*bytes as f64 * share) as u64);
         self.go_on(later, after_s);
         let (totals, before) = (&mut self.totals, first.totals);
+        self.unit_is_wrong = first.unit_is_wrong;
         totals.already_warm = before.already_warm;
         totals.verified = before.verified;
         totals.verify_failed = before.verify_failed;
@@ -242,6 +244,7 @@ impl WarmReport {
             ("complete", end) if end == "already warm" => (self.end, None),
             (_, end) => (end, rest.error),
         };
+        self.unit_is_wrong |= rest.unit_is_wrong;
         let (totals, more) = (&mut self.totals, rest.totals);
         totals.units += more.units;
         totals.units_left += more.units_left;

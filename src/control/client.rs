@@ -112,24 +112,32 @@ fn failed(path: &Path, cause: io::Error) -> Error {
 
 /// Asks, and gives the answer.
 pub fn ask(path: &Path, request: &Request) -> Result<Answer> {
+    let (_, line) = asked(path, request)?;
+    understood(path, protocol::answer(&line)?)
+}
+
+/// A question, with the first line of the answer.
+fn asked(path: &Path, request: &Request) -> Result<(Connection, Vec<u8>)> {
     let until = Instant::now() + PATIENCE;
     let mut tries = 1;
-    let line = loop {
-        match asked(path, until, request) {
-            Ok((_, line)) => break line,
+    loop {
+        match asked_once(path, until, request) {
+            Ok(asked) => return Ok(asked),
             Err(error) if is_let_go(error.kind()) && tries < TRIES => tries += 1,
             Err(error) => return Err(failed(path, error)),
         }
         std::thread::sleep(LOOK_PERIOD);
-    };
-    understood(path, protocol::answer(&line)?)
+    }
 }
 
-/// One connection's question, with the first line of the answer.
-fn asked(path: &Path, until: Instant, request: &Request) -> io::Result<(Connection, Vec<u8>)> {
+fn asked_once(path: &Path, until: Instant, request: &Request) -> io::Result<(Connection, Vec<u8>)> {
     let mut connection = Connection::new(path, until, request)?;
-    let line = connection.line()?.ok_or(io::ErrorKind::UnexpectedEof)?;
-    Ok((connection, line))
+    match connection.line()? {
+        Some(line) => Ok((connection, line)),
+        None if connection.bytes.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+        // Half an answer is no reason to ask again.
+        None => Err(io::ErrorKind::InvalidData.into()),
+    }
 }
 
 fn understood(path: &Path, answer: Answer) -> Result<Answer> {
@@ -145,8 +153,7 @@ fn understood(path: &Path, answer: Answer) -> Result<Answer> {
 
 /// Asks it to end, and waits until it has.
 pub fn stop(path: &Path) -> Result<()> {
-    let asked = asked(path, Instant::now() + PATIENCE, &Request::Stop {});
-    let (mut connection, line) = asked.map_err(|error| failed(path, error))?;
+    let (mut connection, line) = asked(path, &Request::Stop {})?;
     understood(path, protocol::answer(&line)?)?;
     // The connection ends with the process.
     match connection.line() {
@@ -159,7 +166,7 @@ pub fn stop(path: &Path) -> Result<()> {
 /// Waits until a stage is warm, for so long, and for a daemon that is not there yet. Who looks on is told how far it is.
 pub fn wait(path: &Path, stage: &str, timeout: Duration, look: &mut dyn FnMut(&Status)) -> Result<()> {
     let until = Instant::now() + timeout.min(protocol::WAIT_MAX);
-    let mut seen = false;
+    let (mut seen, mut tries) = (false, 1);
     loop {
         let error = match wait_once(path, stage, until, &mut seen, look) {
             Ok(done) => return done,
@@ -171,10 +178,13 @@ pub fn wait(path: &Path, stage: &str, timeout: Duration, look: &mut dyn FnMut(&S
         if !again && !timed_out {
             return Err(failed(path, error));
         }
-        if timed_out || until <= Instant::now() {
+        let let_go = is_let_go(error.kind()) && tries < TRIES;
+        let left = until.saturating_duration_since(Instant::now());
+        if timed_out || left.is_zero() && !let_go {
             return Err(too_late(path, stage, timeout, seen));
         }
-        std::thread::sleep(LOOK_PERIOD.min(until.saturating_duration_since(Instant::now())));
+        tries += u32::from(let_go);
+        std::thread::sleep(if let_go { LOOK_PERIOD } else { LOOK_PERIOD.min(left) });
     }
 }
 

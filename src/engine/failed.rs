@@ -35,8 +35,8 @@ pub struct Failed {
     cuts: HashMap<u64, Cut>,
     cuts_made: u64,
     pieces_made: u32,
-    /// When the piece that is being read was given out.
-    reading_since_ns: Option<u64>,
+    /// Whether a piece was given out and is not read yet.
+    is_reading: bool,
     spent_ns: u64,
 }
 
@@ -57,8 +57,8 @@ impl Failed {
     }
 
     /// The next piece to read, when none is being read.
-    pub fn next_piece(&mut self, block_bytes: u32, now_ns: u64, outcome: &mut Outcome) -> Option<Job> {
-        if self.reading_since_ns.is_some() {
+    pub fn next_piece(&mut self, block_bytes: u32, outcome: &mut Outcome) -> Option<Job> {
+        if self.is_reading {
             return None;
         }
         while self.pieces.is_empty() {
@@ -76,7 +76,7 @@ impl Failed {
                 None => outcome.unreadable(job, number),
             }
         }
-        self.reading_since_ns = Some(now_ns);
+        self.is_reading = true;
         self.pieces.pop()
     }
 
@@ -87,9 +87,10 @@ impl Failed {
         halves
     }
 
-    fn was_read(&mut self, at_ns: u64) {
-        let since_ns = self.reading_since_ns.take().unwrap_or(at_ns);
-        self.spent_ns += at_ns.saturating_sub(since_ns);
+    /// What it has waited for before it was submitted, as in a pause, is no part of the search.
+    fn was_read(&mut self, job: Job, at_ns: u64) {
+        self.is_reading = false;
+        self.spent_ns += at_ns.saturating_sub(job.submitted_ns);
     }
 
     /// A piece failed: it is halved again, or bad.
@@ -101,7 +102,7 @@ impl Failed {
         block_bytes: u32,
         outcome: &mut Outcome,
     ) {
-        self.was_read(at_ns);
+        self.was_read(job, at_ns);
         let halves = self.halves(job, block_bytes);
         let Some(cut) = job.cut.and_then(|cut| self.cuts.get_mut(&cut)) else { return };
         match halves {
@@ -120,7 +121,7 @@ impl Failed {
 
     /// A piece was read; whether all of its planned read was read by that.
     pub fn piece_done(&mut self, job: Job, at_ns: u64) -> bool {
-        self.was_read(at_ns);
+        self.was_read(job, at_ns);
         self.one_less(job)
     }
 

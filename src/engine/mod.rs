@@ -31,7 +31,7 @@ pub use series::{Moment, Series};
 pub use sim::SimSource;
 pub use source::{Completion, Priority, Request, Source};
 pub use uring::UringSource;
-pub use verify::{Check, Sample, Verdict, are_too_many, verify};
+pub use verify::{Check, Sample, Verdict, verify};
 
 use crate::plan::StagePlan;
 use failed::Failed;
@@ -270,7 +270,7 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             return Ok(Some(job));
         }
         if self.failed.is_full() {
-            let piece = self.failed.next_piece(block_bytes, now_ns, &mut self.outcome);
+            let piece = self.failed.next_piece(block_bytes, &mut self.outcome);
             if piece.is_some() || self.failed.is_full() {
                 return Ok(piece);
             }
@@ -286,11 +286,11 @@ impl<S: Source + ?Sized> Loop<'_, S> {
                 Next::End => self.exhausted = true,
             }
         }
-        Ok(self.next_failed(now_ns))
+        Ok(self.next_failed())
     }
 
     /// A piece of what failed, when all of the plan has ended.
-    fn next_failed(&mut self, now_ns: u64) -> Option<Job> {
+    fn next_failed(&mut self) -> Option<Job> {
         // Whether the device is gone or has bad blocks shows when the last of the plan has ended.
         if !self.halving && self.in_flight() > 0 {
             return None;
@@ -300,7 +300,7 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             return None;
         }
         self.halving = true;
-        self.failed.next_piece(self.options.block_bytes, now_ns, &mut self.outcome)
+        self.failed.next_piece(self.options.block_bytes, &mut self.outcome)
     }
 
     /// Completions that came together; refusals among them say how much the device takes.

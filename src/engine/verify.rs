@@ -82,15 +82,10 @@ impl Verdict {
         self.warm_ns_min * APART / 2
     }
 
-    /// Whether the unit was wrong.
+    /// Whether the unit was wrong: more checks failed than warm reads do on a busy machine.
     pub fn unit_is_wrong(&self) -> bool {
-        are_too_many(self.failed, self.checks.len() as u64)
+        self.failed * 4 > self.checks.len() as u64
     }
-}
-
-/// Whether more checks failed than warm reads do on a busy machine.
-pub fn are_too_many(failed: u64, checks: u64) -> bool {
-    failed * 4 > checks
 }
 
 /// Reads each sample twice, one read at a time, each within the budget where there is one. A sample that cannot be read says nothing. A stop, or a read that has

@@ -11,7 +11,7 @@ use crate::engine::{Feed, Next, Settled};
 use crate::extent::Extent;
 use crate::plan::{Mode, Plan, PlannedRead};
 use crossbeam_channel::Receiver;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How soon a feed that is paused, or waits for answers, is asked again.
@@ -91,7 +91,7 @@ pub struct WarmFeed<'a> {
     spread: Vec<PlannedRead>,
     spread_again: bool,
     /// Units of which they were.
-    looked_into: Vec<u64>,
+    looked_into: BTreeSet<u64>,
     /// When answers about warmth were waited for first.
     waits_since_ns: Option<u64>,
     /// Read by the boot, one bit a unit.
@@ -134,7 +134,7 @@ impl<'a> WarmFeed<'a> {
             warmth: if known { Warmth::known_cold() } else { Warmth::new(surroundings.warm_ns) },
             spread: Vec::new(),
             spread_again: false,
-            looked_into: Vec::new(),
+            looked_into: BTreeSet::new(),
             waits_since_ns: None,
             seen_units: vec![0; units.div_ceil(64) as usize],
             surroundings,
@@ -175,7 +175,7 @@ impl<'a> WarmFeed<'a> {
     }
 
     /// Units of which another block was read than the plan has.
-    pub fn looked_into(&mut self) -> Vec<u64> {
+    pub fn looked_into(&mut self) -> BTreeSet<u64> {
         std::mem::take(&mut self.looked_into)
     }
 
@@ -275,8 +275,6 @@ impl<'a> WarmFeed<'a> {
         let open = (skipped..).zip(self.plan.reads().skip(skipped as usize));
         let open = open.filter(|(number, _)| !self.journal.is_done(*number));
         self.spread = open.step_by(step as usize).take(SPREAD).map(|(_, read)| self.far(read)).collect();
-        let unit_sectors = self.plan.unit_sectors();
-        self.looked_into.extend(self.spread.iter().map(|read| read.start / unit_sectors));
         self.warmth.spreading(self.spread.len());
     }
 
@@ -344,7 +342,10 @@ impl<'a> WarmFeed<'a> {
             }
             Ask::Spread => {
                 return match self.spread.pop() {
-                    Some(read) => self.give(read, Work::Spread),
+                    Some(read) => {
+                        self.looked_into.insert(read.start / self.plan.unit_sectors());
+                        self.give(read, Work::Spread)
+                    }
                     None => self.wait_for_answers(now_ns, in_flight),
                 };
             }

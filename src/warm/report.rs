@@ -52,6 +52,7 @@ pub(super) fn of(bound: &Bound, plan: &Plan, pass: &Pass) -> WarmReport {
         profile: bound.profile.clone(),
         mode: plan.shape().mode.name().into(),
         unit_bytes: bound.unit_bytes,
+        unit_is_wrong: verdict.is_some_and(|verdict| verdict.unit_is_wrong()),
         engine: outcome.source.clone(),
         stages: stages(plan, pass),
         totals: Totals {

@@ -345,8 +345,7 @@ impl Run<'_> {
         // What the run did before its first read is in the time to it.
         let first_ns = outcome.stages.iter().filter_map(|stage| stage.started_ns).min().unwrap_or(now_ns);
         let uptime_ns = uptime_ns + first_ns.saturating_sub(now_ns);
-        let looked_into = looked_into.len() as u64;
-        Ok(Pass { outcome, cells_left, verdict, uptime_ns, skipped, looked_into })
+        Ok(Pass { outcome, cells_left, verdict, uptime_ns, skipped, looked_into: looked_into.len() as u64 })
     }
 
     /// The share of the limits on all volumes, for reads of a plan.
@@ -362,7 +361,7 @@ impl Run<'_> {
         journal: &Journal,
         outcome: &Outcome,
         read_bytes: u32,
-        looked_into: &[u64],
+        looked_into: &BTreeSet<u64>,
     ) -> Vec<Sample> {
         let volume_bytes = self.bound.device.sectors() * SECTOR_BYTES;
         let unit_of = |offset: u64| offset / self.bound.unit_bytes;

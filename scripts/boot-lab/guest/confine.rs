@@ -1,4 +1,5 @@
-//! Runs a program with less than it would like, as containers and services do; for the guests of the kernel matrix.
+//! Runs a program with less than it would like, as containers and services do; for the guests of the kernel matrix and a
+//! case of the boot lab.
 //!
 //! confine uring PROGRAM...           `io_uring_setup` answers EPERM, by a seccomp filter
 //! confine memlock BYTES PROGRAM...   so many bytes of locked memory, also for root

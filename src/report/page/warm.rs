@@ -23,7 +23,7 @@ fn head(html: &mut Html, report: &WarmReport) {
     html.raw("<p class=\"kind\">ebs-prewarm warm: what was warmed</p>");
     html.leaf("h1", &[], &report.device);
     let totals = &report.totals;
-    let troubled = totals.errors > 0 || totals.units_left > 0 || totals.verify_failed > 0;
+    let troubled = totals.errors > 0 || totals.units_left > 0 || report.unit_is_wrong;
     let mood = match report.is_complete() {
         true if troubled => Mood::Doubtful,
         true => Mood::Good,

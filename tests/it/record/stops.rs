@@ -30,6 +30,7 @@ fn what_a_killed_run_left_is_removed_by_the_next() {
     let disk = Disk::plain();
     let running = Running::start(disk.record("a.rec", &[]));
     let pid = running.child.id();
+    assert_eq!(instances_of(pid).len(), 1);
     running.signal("KILL");
     running.end();
     assert!(!Path::new(&disk.path("a.rec")).exists());

@@ -234,7 +234,8 @@ fn without_a_daemon_nobody_hangs() {
     let listener = UnixListener::bind(dir.path().join("t")).unwrap();
     let answering = std::thread::spawn(move || {
         use std::io::Write;
-        for answer in ["\n", "{}\n", "", "{\"done\":\"x\"}\n", "nonsense"] {
+        // Where it is let go without an answer, it comes again.
+        for answer in ["\n", "{}\n", "", "", "", "", "", "{\"done\":\"x\"}\n", "nonsense"] {
             let (mut client, _) = listener.accept().unwrap();
             let _ = client.read(&mut [0; 4096]);
             client.write_all(answer.as_bytes()).unwrap();

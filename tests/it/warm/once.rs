@@ -57,7 +57,7 @@ fn a_second_process_waits_for_the_first_and_has_nothing_left_to_read() {
     // However long the second takes to come.
     first.signal(libc::SIGSTOP);
     let second = start(second);
-    wait_for_file(second.pid(), ".journal");
+    wait_for_file(second.pid(), &volume.device());
     first.signal(libc::SIGCONT);
     first.end().exits(0, &[]);
     second.end().exits(0, &["another process warms this volume"]);
@@ -342,8 +342,8 @@ fn the_rest_stands_back_for_whoever_reads_and_is_done_afterwards() {
     if !require_root() {
         return;
     }
-    const STALL_S: u64 = 6;
-    let sets = [STEADY, &["stall_fetch=0", "stall=6s"]].concat();
+    const STALL_S: u64 = 12;
+    let sets = [STEADY, &["stall_fetch=0", "stall=12s"]].concat();
     let volume = Volume::new(400, "gp3", &sets);
     // Somebody waits for the disk all the time, for longer than the rest would take by itself.
     let device = volume.device();
