@@ -1,7 +1,7 @@
 use super::*;
 use crate::cold::{ColdVolume, Model};
 use crate::extent::{Extent, ExtentSet};
-use crate::plan::{Mode, Plan, Shape};
+use crate::plan::{Mode, Plan, PlannedRead, Shape};
 use proptest::prelude::*;
 
 fn options(depth: Depth) -> Options {

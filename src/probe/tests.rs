@@ -370,7 +370,8 @@ fn warm_reads_that_drift_and_stay_far_from_cold_ones_hide_no_unit() {
     let mut told = 0;
     for seed in 0..20 {
         let mut source = odd(|offset| vec![offset / (512 << 10)], seed);
-        source.warm_ns = |number, now_ns| warm_ns(number, 0) * if now_ns > 500_000_000 { 3 } else { 1 };
+        source.cold_ns = |number| 6 * cold_ns(number);
+        source.warm_ns = |number, now_ns| warm_ns(number, 0) * if now_ns > 2_000_000_000 { 3 } else { 1 };
         let report = probe_odd(source, seed).report();
         assert_eq!(
             (report.unit.bytes, report.why.as_deref()),

@@ -16,6 +16,7 @@ use crate::process;
 use crate::report::WarmReport;
 use crate::units::{SECTOR_BYTES, as_ns, as_s};
 use crossbeam_channel::Receiver;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
