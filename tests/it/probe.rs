@@ -208,10 +208,12 @@ fn a_profile_says_what_is_written() {
             std::os::unix::fs::FileExt::write_all_at(&file, &[1; 4096], unit * UNIT).unwrap();
         }
     };
-    let cold = ColdLoop::on(ColdFile::made(make, "io2", &[], &["--holes-unallocated"]));
+    let cold = ColdLoop::on(ColdFile::made(make, "io2", &["first_read=100ms"], &["--holes-unallocated"]));
     let volume = Volume { cold };
     let blind = probe(&volume, "");
-    assert!(seconds(&blind, "/cold_share/high") < 0.3, "{blind:#}");
+    // A busy machine's slow reads may be all that is seen of an eighth.
+    let is_told = blind["why"].as_str().is_some_and(|why| why.contains("do not separate"));
+    assert!(is_told || seconds(&blind, "/cold_share/high") < 0.3, "{blind:#}");
     volume.reset();
     let profile = volume.profile_of_units(written.clone());
     let report = probe(&volume, &format!("--profile {profile}"));
@@ -230,7 +232,9 @@ fn files_say_what_is_written() {
     let tree = tempfile::tempdir().unwrap();
     patterned_image(&tree.path().join("large"), 160 << 20);
     let make = |path: &Path| ext4_image(path, 2 * GIB, tree.path());
-    let volume = Volume { cold: ColdLoop::on(ColdFile::made(make, "io2", &[], &["--holes-unallocated"])) };
+    let volume = Volume {
+        cold: ColdLoop::on(ColdFile::made(make, "io2", &["first_read=100ms"], &["--holes-unallocated"])),
+    };
     let mounted = volume.path("mounted");
     fs::create_dir(&mounted).unwrap();
     let mount = |args: &[&str]| crate::support::run(Command::new(args[0]).args(&args[1..]));
@@ -255,7 +259,7 @@ fn what_was_found_is_kept_for_this_volume_and_a_foreign_profile_is_refused() {
         fs::write(path, mbr(0xabcd_1234, 2048, 8_000_000)).unwrap();
         fs::File::options().write(true).open(path).unwrap().set_len(8 * GIB).unwrap();
     };
-    let volume = Volume { cold: ColdLoop::made(make, "io2", &[]) };
+    let volume = Volume { cold: ColdLoop::made(make, "io2", &["first_read=100ms"]) };
     let folder = volume.path("findings");
     let report = probe(&volume, &format!("--save --findings {folder}"));
     assert!(report["notes"].to_string().contains("kept for `warm`"), "{report:#}");

@@ -46,7 +46,7 @@ fn what_bench_found_of_a_volume_is_what_warm_touches_by() {
     }
     let volume = fine(0xf1e1_0001, 65 * 32, &["first_read=60ms", "sigma=0.1"]);
     let folder = volume.path("findings");
-    let bench = format!("--methods touch@32,full@32 --first-touches 64 --budget 512MiB --findings {folder}");
+    let bench = format!("--methods touch@32,full@4 --first-touches 64 --budget 512MiB --findings {folder}");
     run(volume.verb("bench", &bench)).ok();
     let measured = volume.stats().touched.len() as u64;
     assert!(volume.stats().cold_units > 2 * measured, "there is something left to warm");
