@@ -81,6 +81,9 @@ impl Connection {
     }
 }
 
+/// It was there, let us go without an answer, and is there no more.
+const HAS_ENDED: io::ErrorKind = io::ErrorKind::NotConnected;
+
 fn is_absent(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
@@ -112,19 +115,20 @@ fn failed(path: &Path, cause: io::Error) -> Error {
 
 /// Asks, and gives the answer.
 pub fn ask(path: &Path, request: &Request) -> Result<Answer> {
-    let (_, line) = asked(path, request)?;
+    let (_, line) = asked(path, request).map_err(|error| failed(path, error))?;
     understood(path, protocol::answer(&line)?)
 }
 
 /// A question, with the first line of the answer.
-fn asked(path: &Path, request: &Request) -> Result<(Connection, Vec<u8>)> {
+fn asked(path: &Path, request: &Request) -> io::Result<(Connection, Vec<u8>)> {
     let until = Instant::now() + PATIENCE;
     let mut tries = 1;
     loop {
         match asked_once(path, until, request) {
             Ok(asked) => return Ok(asked),
             Err(error) if is_let_go(error.kind()) && tries < TRIES => tries += 1,
-            Err(error) => return Err(failed(path, error)),
+            Err(error) if is_absent(error.kind()) && tries > 1 => return Err(HAS_ENDED.into()),
+            Err(error) => return Err(error),
         }
         std::thread::sleep(LOOK_PERIOD);
     }
@@ -153,7 +157,11 @@ fn understood(path: &Path, answer: Answer) -> Result<Answer> {
 
 /// Asks it to end, and waits until it has.
 pub fn stop(path: &Path) -> Result<()> {
-    let (mut connection, line) = asked(path, &Request::Stop {})?;
+    let (mut connection, line) = match asked(path, &Request::Stop {}) {
+        Ok(asked) => asked,
+        Err(error) if error.kind() == HAS_ENDED => return Ok(()),
+        Err(error) => return Err(failed(path, error)),
+    };
     understood(path, protocol::answer(&line)?)?;
     // The connection ends with the process.
     match connection.line() {

@@ -31,7 +31,7 @@ const PERIOD_IDLE: Duration = Duration::from_millis(100);
 const STOP_MAX: Duration = Duration::from_secs(4);
 /// So many periods whoever has just come is answered, and so many at the most whoever waits is told the end and takes it.
 /// Counted, not timed: after a pause of the machine each gets its turn.
-const FAREWELLS: std::ops::Range<u32> = 5..30;
+const FAREWELLS: std::ops::Range<u32> = 5..25;
 /// Why it has ended where somebody asked for it.
 const TOLD_TO_END: &str = "it was told to end";
 /// How long the last metrics may take to be written: the report comes after them.
@@ -248,6 +248,7 @@ impl Round<'_> {
                 break;
             }
             sleep(PERIOD).await;
+            plane.borrow_mut().sweep();
         }
         if let Some(file) = self.metrics.take() {
             file.close(plane.borrow().metrics());

@@ -93,6 +93,13 @@ impl Failed {
         self.spent_ns += at_ns.saturating_sub(job.submitted_ns);
     }
 
+    /// A read is to be submitted again, in part or as it was.
+    pub fn not_yet(&mut self, job: &Job, at_ns: u64) {
+        if job.cut.is_some() {
+            self.spent_ns += at_ns.saturating_sub(job.submitted_ns);
+        }
+    }
+
     /// A piece failed: it is halved again, or bad.
     pub fn piece_failed(
         &mut self,

@@ -346,6 +346,7 @@ impl<S: Source + ?Sized> Loop<'_, S> {
                 Some(left) => {
                     self.outcome.retries += 1;
                     self.outcome.partly_done(&job, job.bytes - left.bytes);
+                    self.failed.not_yet(&job, completion.at_ns);
                     self.retry.push_back(left);
                 }
                 // The end of the device came early: it shrank.
@@ -353,6 +354,7 @@ impl<S: Source + ?Sized> Loop<'_, S> {
             },
             Err(libc::EAGAIN | libc::EINTR) => {
                 self.outcome.retries += 1;
+                self.failed.not_yet(&job, completion.at_ns);
                 self.retry.push_back(job);
                 return completion.result == Err(libc::EAGAIN);
             }

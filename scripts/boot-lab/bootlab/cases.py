@@ -248,7 +248,8 @@ def one(lab, case, prepared, number):
     )
     report = boot.json("ebs-prewarm/initramfs.json") or {}
     return {"ready_s": boot.ready_s, "why": boot.why, "end": report.get("end"), "error": report.get("error"),
-            "engine": report.get("engine", ""), "errors": report.get("totals", {}).get("errors", 0), "cpu_s": report.get("totals", {}).get("cpu_s")}
+            "engine": report.get("engine", ""), "errors": report.get("totals", {}).get("errors", 0),
+            "cpu_s": report.get("totals", {}).get("cpu_s")}
 
 
 def judged(case, boots, limit):

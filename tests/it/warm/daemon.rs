@@ -247,6 +247,20 @@ fn without_a_daemon_nobody_hangs() {
         run(command).exits(1, &["daemon"]);
     }
     answering.join().unwrap();
+    // One that ends as it is asked: that is what `stop` wants.
+    for (verb, code) in [("stop", 0), ("status", 1)] {
+        let path = dir.path().join(verb);
+        let listener = UnixListener::bind(&path).unwrap();
+        let ending = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let _ = client.read(&mut [0; 4096]);
+            drop(listener);
+        });
+        let mut command = Command::new(BIN);
+        command.arg(verb).arg("--socket").arg(path);
+        run(command).exits(code, &[]);
+        ending.join().unwrap();
+    }
 }
 
 /// Connects where that is possible without waiting.
