@@ -384,6 +384,16 @@ fn warm_reads_that_drift_and_stay_far_from_cold_ones_hide_no_unit() {
 }
 
 #[test]
+fn a_cold_volume_is_not_called_warm_because_warm_reads_drift() {
+    for seed in 0..20 {
+        let mut source = odd(|offset| vec![offset / (512 << 10)], seed);
+        source.warm_ns = |number, now_ns| warm_ns(number, 0) * if now_ns > 500_000_000 { 3 } else { 1 };
+        let found = probe_odd(source, seed);
+        assert!(found.cold_share().1 > 0.5, "seed {seed}: {:?}", found.report());
+    }
+}
+
+#[test]
 fn a_disk_that_hydrates_nothing_has_no_unit() {
     for seed in 0..20 {
         // Every read takes as long, first or not, with a wide spread.
