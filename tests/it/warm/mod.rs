@@ -88,11 +88,7 @@ impl Volume {
 
     /// Waits until the emulator says so.
     pub(crate) fn wait_until(&self, is: impl Fn(&Stats) -> bool) {
-        let start = Instant::now();
-        while !is(&self.stats()) {
-            assert!(start.elapsed() < HANG, "it did not come to it");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("the emulator says so", || is(&self.stats()));
     }
 
     /// A compiled profile, unbound, of stages with ranges in bytes.
@@ -190,18 +186,24 @@ pub(crate) fn read_report(path: &Path) -> Value {
     report
 }
 
+/// Waits until something is so, which is looked at again and again.
+fn wait_until(what: &str, is: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < HANG, "it did not come to it: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Waits until a process has something open whose name contains this.
 fn wait_for_file(pid: i32, name: &str) {
-    let start = Instant::now();
     let is_it = |entry: std::io::Result<fs::DirEntry>| {
         entry
             .and_then(|entry| fs::read_link(entry.path()))
             .is_ok_and(|to| to.to_string_lossy().contains(name))
     };
-    while !fs::read_dir(format!("/proc/{pid}/fd")).unwrap().any(is_it) {
-        assert!(start.elapsed() < HANG, "it opens no {name}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let is_open = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().any(is_it);
+    wait_until(&format!("{name} is open"), is_open);
 }
 
 /// How a program ended.

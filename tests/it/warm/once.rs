@@ -164,16 +164,12 @@ fn a_device_that_is_named_is_waited_for() {
 
 /// Waits until a process has taken a signal upon itself.
 fn heeds(pid: i32, signal: i32) {
-    let start = Instant::now();
-    let caught = || {
+    let is_caught = || {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
         u64::from_str_radix(mask, 16).unwrap() & (1 << (signal - 1)) != 0
     };
-    while !caught() {
-        assert!(start.elapsed() < HANG, "it heeds no signal");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_until("it heeds the signal", is_caught);
 }
 
 #[test]
